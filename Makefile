@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.ready  ## both tasks end to end on synthetic CT
+	@$(BIN)/hounsfield demo
+
+test: $(VENV)/.ready-test  ## the test suite
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-test  ## style, types and architecture, on the installed wheel
+	@.ci/lint $(BIN)
+
+bench: $(VENV)/.ready-test  ## ratios against other libraries
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:  ## everything that make made
+	rm -rf $(VENV) build dist runs *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing hounsfield and its pinned dependencies into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	@echo "installing the test tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint,bench]'
+	@touch $@

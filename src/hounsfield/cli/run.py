@@ -1,0 +1,77 @@
+"""`hounsfield run`: one pipeline on this machine."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hounsfield.components.describe import COMMON
+from hounsfield.data.evaluation import read_metrics
+from hounsfield.errors import InputError
+from hounsfield.pipelines.catalog import PIPELINES
+from hounsfield.pipelines.inputs import parse_settings, signature
+from hounsfield.pipelines.local import PipelineRun, code_version, data_version, run_pipeline
+from hounsfield.storage import write_json
+
+
+def run_task(
+    task: str,
+    data: list[str],
+    cases: Path | None,
+    out: Path,
+    settings: list[str],
+    cache: bool = True,
+) -> tuple[PipelineRun, dict[str, Any]]:
+    """Run `task` and print where report, model and registry are; returns the run and the evaluation's figures.
+
+    Raises:
+        InputError: no data, or both `data` and `cases`, or a setting that the pipeline does not have.
+        HounsfieldError: a step failed.
+    """
+    inputs = parse_settings(PIPELINES[task], settings)
+    if not data and cases is None:
+        raise InputError("nothing to run on: give --data FOLDER (or s3://bucket/prefix) or --cases FILE")
+    if data and cases is not None:
+        raise InputError("--data and --cases exclude each other: name the folders in the cases file")
+    for folder in data:
+        if not folder.startswith("s3://") and not Path(folder).exists():
+            raise InputError(f"--data {folder}: no such folder")
+    if cases is not None and not cases.is_file():
+        raise InputError(f"--cases {cases}: no such file")
+    out = out.resolve()
+    inputs |= {
+        "data": ",".join(folder if folder.startswith("s3://") else str(Path(folder).resolve()) for folder in data),
+        "cases": str(cases.resolve()) if cases else "",
+        "data_version": data_version(data or [str(cases)]),
+        "code_version": code_version(),
+    }
+    inputs.setdefault("checkpoints", str(out / "checkpoints"))
+    inputs.setdefault("tracking_uri", os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out / 'mlflow.db'}")
+    print(f"{task}: running in {out}", flush=True)
+    finished = run_pipeline(task, inputs, out, cache=cache)
+    report = out / "report.html"
+    shutil.copyfile(Path(finished.outputs["evaluation"]) / "report.html", report)
+    metrics = read_metrics(Path(finished.outputs["evaluation"]))
+    finished.outputs |= {"report": str(report), "tracking_uri": inputs["tracking_uri"]}
+    write_json(out / "result.json", {"task": task, **finished.outputs, "seconds": finished.seconds})
+    print(f"  report    {report}")
+    print(f"  model     {finished.outputs['model_uri']}  (files: {finished.outputs['model']})")
+    if str(inputs["tracking_uri"]).startswith("sqlite:"):
+        print(f"  registry  mlflow ui --backend-store-uri {inputs['tracking_uri']}", flush=True)
+    else:
+        print(f"  registry  {inputs['tracking_uri']}", flush=True)
+    return finished, metrics
+
+
+def print_inputs(task: str) -> None:
+    """A table of the pipeline's inputs: name, type, default, description."""
+    pipeline = PIPELINES[task]
+    described = {name: item.description for name, item in pipeline.component_spec.inputs.items()}  # type: ignore[attr-defined]
+    table = Table("input", "type", "default", "description", title=f"inputs of {task}")
+    for name, item in signature(pipeline).parameters.items():
+        text = described.get(name) or COMMON.get(name, "")
+        table.add_row(name, item.annotation.__name__, str(item.default), text)
+    Console().print(table)

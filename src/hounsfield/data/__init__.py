@@ -1,0 +1,1 @@
+"""Data contracts: what one step hands to the next."""

@@ -1,0 +1,79 @@
+"""A trained model on disk: `weights.safetensors`, `card.json` and the manifest. Nothing is ever unpickled.
+
+manifest.json         kind, version, task
+weights.safetensors   state of the network, float32
+card.json             `ModelCard`
+history.json          one object per epoch: epoch and its metrics
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hounsfield.errors import ArtifactError
+from hounsfield.storage import read_manifest, write_json, write_manifest
+
+KIND = "model"
+VERSION = 1
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+HISTORY = "history.json"
+
+
+class ModelCard(BaseModel):
+    """What is needed to rebuild the network and to know where it came from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: str
+    architecture: str
+    architecture_options: dict[str, Any]
+    """Keyword arguments of `hounsfield.models.build`."""
+    parameters: dict[str, Any]
+    """The training step's configuration."""
+    window: dict[str, Any]
+    """`hounsfield.windowing.Window`: the preprocessing contract."""
+    image_size: list[int]
+    """Rows and columns of the training images."""
+    classes: list[str]
+    threshold: float
+    dataset_hash: str
+    slice_set_hash: str
+    training_patients: int
+    parameter_count: int
+    precision: str
+    best_epoch: int
+    metrics: dict[str, float]
+    """Of the best epoch, on the validation patients."""
+    code_version: str
+
+
+def write_model(directory: Path, card: ModelCard, state: dict[str, Any], history: list[dict[str, float]]) -> None:
+    """Write weights (torch state dict), card, history and, last, the manifest into an existing directory."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.contiguous() for name, value in state.items()}, directory / WEIGHTS)
+    write_json(directory / CARD, card.model_dump())
+    write_json(directory / HISTORY, history)
+    write_manifest(directory, KIND, VERSION, task=card.task)
+
+
+def read_card(directory: Path) -> ModelCard:
+    """The card of a model directory.
+
+    Raises:
+        ArtifactError: the directory holds no complete model.
+    """
+    read_manifest(Path(directory), KIND, VERSION)
+    try:
+        return ModelCard.model_validate_json((Path(directory) / CARD).read_text())
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(f"{directory}/{CARD} cannot be read: {error}: train again") from error
+
+
+def read_history(directory: Path) -> list[dict[str, float]]:
+    """Metrics by epoch."""
+    history: list[dict[str, float]] = json.loads((Path(directory) / HISTORY).read_text())
+    return history

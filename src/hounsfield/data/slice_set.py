@@ -1,0 +1,117 @@
+"""The slice set: windowed 2-D images with their labels, ready to be mapped into memory by training.
+
+manifest.json   kind, version, task, window, hash of the store and of this set, counts per split
+index.parquet   one row per slice (`SliceIndex`), in the order of the images
+images.arrow    column `image`: uint8 0..255 or float32 0..1, and for segmentation `mask` uint8 0/1
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hounsfield.data.arrow import ArrowSlices
+from hounsfield.errors import ArtifactError
+from hounsfield.storage import read_manifest
+from hounsfield.windowing import Window
+
+KIND = "slice-set"
+VERSION = 1
+SEGMENTATION, DETECTION = "lung-tumour", "l3-slice"
+TASKS = (SEGMENTATION, DETECTION)
+
+
+@dataclass(frozen=True)
+class SliceIndex:
+    """One image. Lengths in mm after resizing; `slice` is the index in the series' volume."""
+
+    patient: str
+    series: str
+    slice: int
+    position_mm: float
+    spacing_slice: float
+    spacing_row: float
+    spacing_column: float
+    split: str
+    fold: int
+    label_pixels: int
+
+    @property
+    def positive(self) -> bool:
+        return self.label_pixels > 0
+
+
+SCHEMA = pa.schema(
+    [
+        ("patient", pa.string()),
+        ("series", pa.string()),
+        ("slice", pa.int32()),
+        ("position_mm", pa.float64()),
+        ("spacing_slice", pa.float64()),
+        ("spacing_row", pa.float64()),
+        ("spacing_column", pa.float64()),
+        ("split", pa.string()),
+        ("fold", pa.int32()),
+        ("label_pixels", pa.int64()),
+    ]
+)
+
+
+def write_index(directory: Path, index: Sequence[SliceIndex]) -> None:
+    """Write index.parquet."""
+    table = pa.Table.from_pylist([asdict(row) for row in index], schema=SCHEMA)
+    pq.write_table(table, directory / "index.parquet", compression="zstd")
+
+
+class SliceSet:
+    """A complete slice set, read by memory map.
+
+    Raises:
+        ArtifactError: `directory` holds none, or one of another version.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+        self.manifest = read_manifest(self.directory, KIND, VERSION)
+        self.window = Window(**self.manifest["window"])
+        self.task = str(self.manifest["task"])
+        try:
+            rows = pq.read_table(self.directory / "index.parquet").to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise ArtifactError(f"{self.directory}: index.parquet cannot be read ({error}): convert again") from error
+        self.index = [SliceIndex(**row) for row in rows]
+        self.shape: tuple[int, int] = (int(self.manifest["size"][0]), int(self.manifest["size"][1]))
+        self._slices = ArrowSlices(self.directory / "images.arrow", self.shape)
+
+    @property
+    def dataset_hash(self) -> str:
+        """Hash of the series store this set was made from."""
+        return str(self.manifest["dataset_hash"])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def image(self, row: int) -> npt.NDArray[Any]:
+        """Image `row` (rows, columns), uint8 or float32, a read-only view of the file."""
+        return self._slices.slice("image", row)
+
+    def mask(self, row: int) -> npt.NDArray[np.uint8]:
+        """Mask `row` (rows, columns) uint8 0/1; segmentation only."""
+        return self._slices.slice("mask", row)
+
+    def rows(self, *splits: str) -> list[int]:
+        """Rows of the given splits, in order."""
+        return [i for i, item in enumerate(self.index) if item.split in splits]
+
+    def gather(self, name: str, rows: Sequence[int], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Copy `image` or `mask` of several rows into one array (len(rows), rows, columns), reusing `out` if given."""
+        if out is None:
+            out = np.empty((len(rows), *self.shape), dtype=self.window.dtype if name == "image" else np.uint8)
+        for target, row in zip(out, rows, strict=True):
+            target[...] = self._slices.slice(name, row)
+        return out

@@ -1,0 +1,59 @@
+"""Applying a trained network to windowed images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hounsfield import models
+from hounsfield.data.model_store import WEIGHTS, ModelCard, read_card
+from hounsfield.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network in evaluation mode with its card."""
+
+    module: nn.Module
+    card: ModelCard
+    device: torch.device
+
+    def foreground_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Log-odds z1 - z0 of the foreground class, float32 on the CPU.
+
+        Args:
+            images: (N, H, W) float32 in [0, 1], as `hounsfield.windowing.Window` makes them.
+
+        Returns:
+            (N, H, W) for segmentation, (N,) for slice detection. `sigmoid` of it is the probability.
+        """
+        with torch.inference_mode():
+            logits = self.module(images[:, None].to(self.device)).float()
+            return (logits[:, 1] - logits[:, 0]).cpu()
+
+
+def load_network(directory: Path) -> Network:
+    """Load a model directory onto the GPU when there is one, else the CPU.
+
+    Raises:
+        ArtifactError: no complete model, or weights that do not fit the architecture of its card.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    card = read_card(directory)
+    module = models.build(card.architecture, **card.architecture_options)
+    try:
+        module.load_state_dict(load_file(Path(directory) / WEIGHTS))
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise ArtifactError(f"{directory}/{WEIGHTS} does not fit architecture {card.architecture}: {error}") from error
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Network(module.eval().to(device, memory_format=torch.channels_last), card, device)
+
+
+def batches(rows: list[int], size: int) -> Iterator[list[int]]:
+    """`rows` in consecutive lists of at most `size`."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
