@@ -1,0 +1,155 @@
+"""Slice set and model to an evaluation: average precision, precision, recall, F1, and figures per patient."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from hounsfield.components.evaluate_pr_ap.config import Config
+from hounsfield.data.evaluation import CURVE, KIND, METRICS, PATIENTS, REPORT, VERSION
+from hounsfield.data.model_store import WEIGHTS, ModelCard, read_card
+from hounsfield.data.slice_set import SEGMENTATION, SliceSet
+from hounsfield.data.splits import SPLITS
+from hounsfield.errors import ArtifactError, InputError
+from hounsfield.evaluation import metrics as figures_of
+from hounsfield.evaluation.detection import evaluate_detection
+from hounsfield.evaluation.detection_report import write_detection_report
+from hounsfield.evaluation.histogram import ScoreHistogram
+from hounsfield.evaluation.prediction import Predict, Scores
+from hounsfield.evaluation.segmentation import evaluate_segmentation
+from hounsfield.evaluation.segmentation_report import write_segmentation_report
+from hounsfield.inference import Network, load_network
+from hounsfield.storage import atomic_directory, sha256_bytes, write_json, write_manifest
+from hounsfield.windowing import unstored
+
+CURVE_POINTS = 2000
+MODEL_FIELDS = {
+    "architecture",
+    "architecture_options",
+    "parameter_count",
+    "best_epoch",
+    "training_patients",
+    "dataset_hash",
+    "slice_set_hash",
+    "code_version",
+}
+
+
+def run(config: Config, slices: Path, model: Path, evaluation: Path) -> dict[str, Any]:
+    """Evaluate `model` on the patients of one split of `slices`, write `evaluation` and return its metrics.
+
+    Raises:
+        ArtifactError: no complete slice set or model, or the model was made for other images.
+        InputError: the split has no patient, or the network gives NaN.
+    """
+    source = SliceSet(slices)
+    card = read_card(model)
+    check_fit(card, source, model)
+    splits = SPLITS if config.split == "all" else (config.split,)
+    rows = source.rows(*splits)
+    if not rows:
+        raise InputError(no_patient(source, config.split, slices))
+    predict = predictor(load_network(model))
+    threshold = config.threshold or card.threshold
+    used = [source.index[row] for row in rows]
+    described: dict[str, Any] = {
+        "task": source.task,
+        "split": config.split,
+        "patients": len({item.patient for item in used}),
+        "series": len({item.series for item in used}),
+        "slices": len(rows),
+        "image_size": list(source.shape),
+        "threshold": threshold,
+        "dataset_hash": source.dataset_hash,
+        "slice_set_hash": str(source.manifest["hash"]),
+        "model": card.model_dump(include=MODEL_FIELDS),
+        "model_hash": sha256_bytes((Path(model) / WEIGHTS).read_bytes()),
+        "window": source.window.to_dict(),
+        "code_version": version("hounsfield"),
+    }
+    with atomic_directory(evaluation) as directory:
+        if source.task == SEGMENTATION:
+            pixels = evaluate_segmentation(source, splits, predict, threshold, config.batch_size)
+            complete(described, figures_of.segmentation_metrics(pixels))
+            write_tables(directory, pixels.histogram, [asdict(patient) for patient in pixels.patients])
+            write_segmentation_report(directory, described, pixels, source, predict, config.shown_cases)
+        else:
+            found = evaluate_detection(source, splits, predict, threshold, config.batch_size)
+            complete(described, figures_of.detection_metrics(found, config.vertebra_mm))
+            write_tables(directory, found.histogram, [asdict(series) for series in found.series])
+            write_detection_report(directory, described, found, source, config.shown_cases)
+        write_json(directory / METRICS, described)
+        fields = ("task", "split", "patients", "dataset_hash", "slice_set_hash", "model_hash", "summary")
+        write_manifest(directory, KIND, VERSION, **{name: described[name] for name in fields})
+    announce(described, Path(evaluation))
+    return described
+
+
+def check_fit(card: ModelCard, source: SliceSet, model: Path) -> None:
+    """The model must have been trained for the task, window and image size of the slice set.
+
+    Raises:
+        ArtifactError: it was not.
+    """
+    for name, expected, came in (
+        ("task", card.task, source.task),
+        ("window", card.window, source.window.to_dict()),
+        ("image size", card.image_size, list(source.shape)),
+    ):
+        if expected != came:
+            raise ArtifactError(
+                f"model {model} was trained for {name} {expected}, the slice set {source.directory} has {came}: "
+                "convert the series again as for this model"
+            )
+
+
+def no_patient(source: SliceSet, split: str, slices: Path) -> str:
+    """The sentence for an empty split."""
+    counts = {name: len({item.patient for item in source.index if item.split == name}) for name in SPLITS}
+    found = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return (
+        f"slice set {slices} has no patient in split {split} ({found} of {sum(counts.values())}): add patients, "
+        "choose another split seed or test fraction, or name the split in a `split` column of the cases file"
+    )
+
+
+def predictor(network: Network) -> Predict:
+    """Log-odds by the network of images as the slice set stores them."""
+
+    def predict(images: npt.NDArray[Any]) -> Scores:
+        return np.asarray(network.foreground_logits(unstored(torch.from_numpy(images))).numpy())
+
+    return predict
+
+
+def complete(described: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Add the figures and what limits them."""
+    described.update(figures)
+    described["summary"] = {**figures["summary"], "patients": described["patients"]}
+    described["caveats"] = figures_of.caveats(described)
+
+
+def write_tables(directory: Path, histogram: ScoreHistogram, patients: Sequence[dict[str, Any]]) -> None:
+    """Write the precision-recall curve and the table of patients or series."""
+    curve = histogram.curve(CURVE_POINTS)
+    names = ("threshold", "log_odds", "precision", "recall", "false_positive_rate")
+    pq.write_table(pa.table({name: getattr(curve, name) for name in names}), directory / CURVE, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(list(patients)), directory / PATIENTS, compression="zstd")
+
+
+def announce(described: dict[str, Any], out: Path) -> None:
+    """Print the headline figures, one `name=value` a line, and a summary."""
+    for name, value in described["summary"].items():
+        if isinstance(value, float):
+            print(f"{name}={value:.4f}")
+    for caveat in described["caveats"]:
+        print(f"note: {caveat}")
+    patients = figures_of.counted(described["patients"], "patient")
+    print(f"evaluated {patients} of split {described['split']}: {out / REPORT}", flush=True)

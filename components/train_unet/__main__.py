@@ -1,0 +1,28 @@
+"""`python -m hounsfield.components.train_unet`: the step by hand."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hounsfield.components.train_unet.config import Config
+from hounsfield.components.train_unet.run import run
+from hounsfield.step import command_line
+
+
+class Arguments(Config):
+    """Train a lung-tumour segmentation network."""
+
+    slices: Path = Field(description="slice set that window_convert wrote")
+    out: Path = Field(description="model directory to write")
+    checkpoints: Path | None = Field(
+        None, description="folder of the checkpoints that a killed training resumes from; default: OUT.checkpoints"
+    )
+
+
+def work(arguments: Arguments) -> None:
+    config = Config(**arguments.model_dump(exclude={"slices", "out", "checkpoints"}))
+    run(config, arguments.slices, arguments.out, arguments.checkpoints)
+
+
+if __name__ == "__main__":
+    command_line(Arguments, work, "python -m hounsfield.components.train_unet")

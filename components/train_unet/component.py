@@ -1,0 +1,42 @@
+"""KFP signature of train-unet."""
+
+from kfp import dsl
+
+from hounsfield.components.describe import described
+from hounsfield.components.images import TRAINING_IMAGE
+from hounsfield.components.train_unet.config import Config
+
+
+@dsl.component(base_image=TRAINING_IMAGE, install_kfp_package=False)
+@described(Config)
+def train_unet(
+    slices: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    architecture: str = "unet",
+    base_channels: int = 64,
+    depth: int = 5,
+    batch_norm: bool = False,
+    loss: str = "cl",
+    alpha: float = 0.25,
+    gamma: float = 4.0,
+    beta: float = 0.7,
+    smooth: float = 1e-6,
+    learning_rate: float = 1e-3,
+    learning_rate_schedule: str = "constant",
+    batch_size: int = 30,
+    epochs: int = 100,
+    negatives_per_positive: float = 0.0,
+    augment: bool = False,
+    threshold: float = 0.5,
+    seed: int = 0,
+    precision: str = "auto",
+    checkpoints: str = "",
+    code_version: str = "",
+):
+    """Train a lung-tumour segmentation network."""
+    arguments = dict(locals())
+    from hounsfield.components.train_unet.config import Config
+    from hounsfield.components.train_unet.run import run
+    from hounsfield.step import run_in_pipeline
+
+    run_in_pipeline(run, Config, arguments)

@@ -1,0 +1,40 @@
+"""Parameters of train-unet."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hounsfield.step import StepConfig
+
+
+class Config(StepConfig):
+    """Train a lung-tumour segmentation network."""
+
+    architecture: Literal["unet"] = Field("unet", description="segmentation network")
+    base_channels: int = Field(64, ge=1, description="channels of the first level; they double at each level")
+    depth: int = Field(5, ge=2, description="levels of the U-Net; image sizes must be multiples of 2^(depth - 1)")
+    batch_norm: bool = Field(False, description="batch norm after every 3x3 convolution")
+    loss: Literal["ce", "bl", "fl", "dice", "cl"] = Field(
+        "cl", description="cross entropy, balanced cross entropy, focal, Dice, or (1 - beta) focal + beta Dice"
+    )
+    alpha: float = Field(0.25, ge=0, le=1, description="weight of tumour pixels in bl, fl and cl")
+    gamma: float = Field(4.0, ge=0, description="focusing exponent of fl and cl")
+    beta: float = Field(0.7, ge=0, le=1, description="share of Dice in cl")
+    smooth: float = Field(1e-6, gt=0, description="smoothing of Dice")
+    learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
+    learning_rate_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
+        "constant", description="constant, falling as half a cosine, or the same after a rise over the first tenth"
+    )
+    batch_size: int = Field(30, ge=1, description="slices per step, over all devices together")
+    epochs: int = Field(100, ge=1, description="passes over the training slices")
+    negatives_per_positive: float = Field(
+        0.0,
+        ge=0,
+        description="slices without tumour in an epoch for each one with, drawn anew every epoch; 0 for all",
+    )
+    augment: bool = Field(False, description="random small affine maps and left-right reflections of training slices")
+    threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a pixel counts as tumour")
+    seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="fp32, bf16 autocast, or whichever a short probe finds faster on this device"
+    )

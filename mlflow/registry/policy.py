@@ -1,0 +1,45 @@
+"""Versions of a registered model and their aliases: `challenger` is the newest, `champion` the one in use."""
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+FIRST_CHAMPION = "first_champion"
+"""Tag of the registered model: the version that became champion by being the first."""
+
+
+def register(
+    name: str, model_uri: str, model_id: str, run_id: str, tags: dict[str, str], description: str
+) -> ModelVersion:
+    """Register a logged model as the next version of `name` with its tags and description."""
+    client = MlflowClient()
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.create_model_version(
+        name, model_uri, run_id=run_id, tags=tags, description=description, model_id=model_id
+    )
+
+
+def assign_aliases(name: str, version: int) -> list[str]:
+    """Make `version` the challenger and, when `name` never had a champion, its first version the champion.
+
+    Safe against registrations at the same time: all of them choose the same first version, and an older version never
+    takes the challenger from a newer one. A champion that was taken away on purpose is not replaced here.
+
+    Returns:
+        The aliases that `version` has now.
+    """
+    client = MlflowClient()
+    aliases = client.get_registered_model(name).aliases
+    if int(aliases.get(CHALLENGER, 0)) < version:
+        client.set_registered_model_alias(name, CHALLENGER, str(version))
+    if CHAMPION not in aliases and FIRST_CHAMPION not in client.get_registered_model(name).tags:
+        first = min(int(item.version) for item in client.search_model_versions(f"name='{name}'"))
+        client.set_registered_model_alias(name, CHAMPION, str(first))
+        client.set_registered_model_tag(name, FIRST_CHAMPION, str(first))
+    now = client.get_registered_model(name).aliases
+    return sorted(alias for alias, holder in now.items() if int(holder) == version)

@@ -1,0 +1,124 @@
+"""Pipeline lung-tumour: CT series with tumour masks in, registered segmentation model out."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from hounsfield.components.describe import described
+from hounsfield.components.dicom_ingest.component import dicom_ingest
+from hounsfield.components.dicom_ingest.config import Config as Ingest
+from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
+from hounsfield.components.register_model.component import register_model
+from hounsfield.components.register_model.config import Config as Register
+from hounsfield.components.train_unet.component import train_unet
+from hounsfield.components.train_unet.config import Config as Train
+from hounsfield.components.window_convert.component import window_convert
+from hounsfield.components.window_convert.config import Config as Window
+
+
+class Outputs(NamedTuple):
+    """Trained model, its evaluation on unseen patients, and its URI in the registry."""
+
+    model: dsl.Model
+    evaluation: dsl.Artifact
+    model_uri: str
+
+
+@dsl.pipeline(name="lung-tumour", display_name="Lung tumour: DICOM to registered U-Net")
+@described(Ingest, Window, Train, Register)
+def lung_tumour(
+    data: str = "",
+    cases: str = "",
+    roi: str = "",
+    label_value: int = 0,
+    min_slices: int = 3,
+    allow_empty_labels: bool = False,
+    width: float = 0.0,
+    level: float = 0.0,
+    size: int = 0,
+    test_fraction: float = 0.2,
+    val_fraction: float = 0.15,
+    split_seed: int = 0,
+    max_prevalence: float = 0.0,
+    architecture: str = "unet",
+    base_channels: int = 64,
+    depth: int = 5,
+    batch_norm: bool = False,
+    loss: str = "cl",
+    alpha: float = 0.25,
+    gamma: float = 4.0,
+    beta: float = 0.7,
+    learning_rate: float = 1e-3,
+    learning_rate_schedule: str = "constant",
+    batch_size: int = 30,
+    epochs: int = 100,
+    negatives_per_positive: float = 0.0,
+    augment: bool = False,
+    threshold: float = 0.5,
+    seed: int = 0,
+    precision: str = "auto",
+    checkpoints: str = "",
+    model_name: str = "",
+    experiment: str = "",
+    tracking_uri: str = "",
+    data_version: str = "",
+    code_version: str = "",
+) -> Outputs:
+    """Segment lung tumours: ingest DICOM, window, train, evaluate on unseen patients, register in MLflow."""
+    ingested = dicom_ingest(
+        data=data,
+        cases=cases,
+        roi=roi,
+        label_value=label_value,
+        min_slices=min_slices,
+        allow_empty_labels=allow_empty_labels,
+        data_version=data_version,
+        code_version=code_version,
+    )
+    converted = window_convert(
+        store=ingested.outputs["store"],
+        task="lung-tumour",
+        width=width,
+        level=level,
+        size=size,
+        test_fraction=test_fraction,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        max_prevalence=max_prevalence,
+        code_version=code_version,
+    )
+    trained = train_unet(
+        slices=converted.outputs["slices"],
+        architecture=architecture,
+        base_channels=base_channels,
+        depth=depth,
+        batch_norm=batch_norm,
+        loss=loss,
+        alpha=alpha,
+        gamma=gamma,
+        beta=beta,
+        learning_rate=learning_rate,
+        learning_rate_schedule=learning_rate_schedule,
+        batch_size=batch_size,
+        epochs=epochs,
+        negatives_per_positive=negatives_per_positive,
+        augment=augment,
+        threshold=threshold,
+        seed=seed,
+        precision=precision,
+        checkpoints=checkpoints,
+        code_version=code_version,
+    )
+    evaluated = evaluate_pr_ap(
+        slices=converted.outputs["slices"], model=trained.outputs["model"], code_version=code_version
+    )
+    registered = register_model(
+        model=trained.outputs["model"],
+        evaluation=evaluated.outputs["evaluation"],
+        model_name=model_name,
+        experiment=experiment,
+        tracking_uri=tracking_uri,
+        kfp_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        code_version=code_version,
+    )
+    return Outputs(trained.outputs["model"], evaluated.outputs["evaluation"], registered.output)

@@ -1,0 +1,82 @@
+"""The cases file: which image goes with which label, one case a row."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from hounsfield.errors import InputError
+
+COLUMNS = ("image", "label", "label_value", "patient", "split", "roi")
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One row; paths are resolved against the folder of the cases file, `image_name` is the text of the row."""
+
+    line: int
+    image: Path
+    image_name: str
+    label: Path | None
+    label_name: str
+    label_value: int | None
+    patient: str
+    split: str
+    roi: str | None
+
+
+def read_cases(path: Path) -> list[CaseRow]:
+    """Rows of a CSV file with the columns image, and optionally label, label_value, patient, split and roi.
+
+    Raises:
+        InputError: names file and line of an unknown column or value, or of a file that does not exist.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the cases file {path} cannot be read: give a CSV file in UTF-8") from error
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    unknown = [name for name in columns if name not in COLUMNS]
+    if "image" not in columns or unknown or len(set(columns)) != len(columns):
+        came = ", ".join(columns) or "nothing"
+        raise InputError(f"{path}, line 1: expected the columns {', '.join(COLUMNS)} (image is required), came {came}")
+    reader.fieldnames = columns
+    rows = [_row(path, reader.line_num, values) for values in reader]
+    if not rows:
+        raise InputError(f"{path} has no case: expected one row per image below the header")
+    return rows
+
+
+def _row(path: Path, line: int, values: dict[str | None, str | None]) -> CaseRow:
+    where = f"{path}, line {line}"
+    if None in values:
+        raise InputError(f"{where}: more values than columns")
+    cell = {str(name): (value or "").strip() for name, value in values.items()}
+    value = cell.get("label_value", "")
+    if value and not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise InputError(f"{where}: label_value {value!r} is not a whole number above 0")
+    split = cell.get("split", "")
+    if split and split not in SPLITS:
+        raise InputError(f"{where}: split {split!r} is not one of {', '.join(SPLITS)}")
+    image, label = cell["image"], cell.get("label", "")
+    if not image:
+        raise InputError(f"{where}: the image is empty")
+    return CaseRow(
+        line=line,
+        image=_existing(path, where, "image", image),
+        image_name=image,
+        label=_existing(path, where, "label", label) if label else None,
+        label_name=label,
+        label_value=int(value) if value else None,
+        patient=cell.get("patient", ""),
+        split=split,
+        roi=cell.get("roi") or None,
+    )
+
+
+def _existing(cases: Path, where: str, what: str, text: str) -> Path:
+    target = cases.parent / Path(text).expanduser()
+    if not target.exists():
+        raise InputError(f"{where}: the {what} {text} does not exist (paths are relative to the cases file)")
+    return target

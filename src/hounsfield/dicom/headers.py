@@ -1,0 +1,316 @@
+"""One look at every file: a CT slice, a label object, a volume file, or a reason for leaving it out."""
+
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+)
+
+from hounsfield.dicom.reasons import Reason, UnusableError
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
+_SEGMENTATIONS = (SegmentationStorage, LABEL_MAP_SEGMENTATION)
+_MULTI_FRAME = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_PIXEL_DATA = 0x7FE00010
+_IMPLICIT = "1.2.840.10008.1.2"
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to look at: where it lies now, and its name relative to what the user gave (hashed into path keys)."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class SliceHeader:
+    """What a CT slice's header says. Positions in mm (LPS); `offset` and `length` locate the value of Pixel Data.
+
+    `series` is the Series Instance UID, or the folder's name where it is missing.
+    """
+
+    file: InputFile
+    series: str
+    sop: str
+    patient: tuple[str, ...]
+    frame_of_reference: str
+    syntax: UID
+    offset: int
+    length: int
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    position: tuple[float, float, float]
+    orientation: tuple[float, ...]
+    pixel_spacing: tuple[float, float]
+    slope: float
+    intercept: float
+    rescale_type: str
+    padding: int | None
+    padding_limit: int | None
+    manufacturer: str
+    thickness: float | None
+    lossy: bool
+
+
+@dataclass(frozen=True)
+class LabelHeader:
+    """A DICOM label object and what it refers to."""
+
+    file: InputFile
+    kind: str
+    """`seg` or `rtstruct`."""
+    series: frozenset[str]
+    frame_of_reference: str
+
+
+@dataclass(frozen=True)
+class VolumeFile:
+    """A NIfTI, NRRD or MetaImage file."""
+
+    file: InputFile
+
+
+Header = SliceHeader | LabelHeader | VolumeFile
+
+_TAGS: list[BaseTag] = [
+    Tag(keyword)
+    for keyword in (
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "SeriesInstanceUID",
+        "StudyInstanceUID",
+        "Modality",
+        "ImageType",
+        "PatientID",
+        "IssuerOfPatientID",
+        "FrameOfReferenceUID",
+        "Manufacturer",
+        "SliceThickness",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "SamplesPerPixel",
+        "RescaleSlope",
+        "RescaleIntercept",
+        "RescaleType",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        "ModalityLUTSequence",
+        "LossyImageCompression",
+        "ReferencedSeriesSequence",
+        "ReferencedFrameOfReferenceSequence",
+    )
+]
+
+
+def is_volume_name(name: str) -> bool:
+    """Whether the file name is that of a NIfTI, NRRD or MetaImage volume."""
+    return name.lower().endswith(VOLUME_SUFFIXES)
+
+
+def read_header(file: InputFile) -> Header:
+    """Classify one file.
+
+    Raises:
+        UnusableError: the file is not used, with the reason.
+    """
+    try:
+        with file.path.open("rb") as stream:
+            start = stream.read(132)
+            if start[128:132] != b"DICM" and not _plausible(start):
+                if is_volume_name(file.name):
+                    return VolumeFile(file)
+                raise UnusableError(Reason.NOT_DICOM, "the file is neither DICOM nor a NIfTI, NRRD or MHA volume")
+            stream.seek(0)
+            dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=_TAGS)
+            return _classify(file, dataset, stream)
+    except (UnusableError, MemoryError):
+        raise
+    except (OSError, InvalidDicomError) as error:
+        raise UnusableError(Reason.UNREADABLE, "the file cannot be read") from error
+    except Exception as error:  # pydicom raises many types on corrupt bytes
+        raise UnusableError(Reason.UNREADABLE, f"the header is corrupt ({type(error).__name__})") from error
+
+
+def _plausible(start: bytes) -> bool:
+    """Whether a file without preamble begins like a data set: a tag of group 0002 or 0008 in either byte order."""
+    if len(start) < 16:
+        return False
+    for order in "<>":
+        group, element, length = struct.unpack(f"{order}HHI", start[:8])
+        explicit = start[4:6].isalpha() and start[4:6].isupper()
+        if group in (0x0002, 0x0008) and element <= 0x0100 and (explicit or length < 1024):
+            return True
+    return False
+
+
+def _classify(file: InputFile, dataset: Dataset, stream: Any) -> Header:
+    sop_class = str(dataset.get("SOPClassUID", ""))
+    if sop_class in _SEGMENTATIONS:
+        return LabelHeader(file, "seg", frozenset(_seg_series(dataset)), str(dataset.get("FrameOfReferenceUID", "")))
+    if sop_class == RTStructureSetStorage:
+        return LabelHeader(file, "rtstruct", *_rtstruct_references(dataset))
+    if sop_class in _MULTI_FRAME:
+        raise UnusableError(Reason.MULTI_FRAME, "multi-frame CT is not read: export the series as single slices")
+    if sop_class != CTImageStorage and not (not sop_class and dataset.get("Modality") == "CT"):
+        raise UnusableError(Reason.NOT_CT, "the object is neither a CT image nor a label object")
+    if "LOCALIZER" in (dataset.get("ImageType") or ()):
+        raise UnusableError(Reason.LOCALIZER, "the image is a localizer")
+    series = str(dataset.get("SeriesInstanceUID") or "") or f"folder {PurePosixPath(file.name).parent}"
+    try:
+        return _slice(file, series, dataset, stream)
+    except UnusableError as error:
+        raise UnusableError(error.reason, error.sentence, series) from error
+
+
+def _seg_series(dataset: Dataset) -> Iterable[str]:
+    for item in dataset.get("ReferencedSeriesSequence") or ():
+        yield str(item.get("SeriesInstanceUID", ""))
+
+
+def _rtstruct_references(dataset: Dataset) -> tuple[frozenset[str], str]:
+    frames = list(dataset.get("ReferencedFrameOfReferenceSequence") or ())
+    series = {
+        str(item.SeriesInstanceUID)
+        for frame in frames
+        for study in frame.get("RTReferencedStudySequence") or ()
+        for item in study.get("RTReferencedSeriesSequence") or ()
+        if "SeriesInstanceUID" in item
+    }
+    return frozenset(series), str(frames[0].get("FrameOfReferenceUID", "")) if frames else ""
+
+
+def _slice(file: InputFile, series: str, dataset: Dataset, stream: Any) -> SliceHeader:
+    meta = dataset.file_meta
+    syntax = UID(str(meta.get("TransferSyntaxUID", "")) or _guessed_syntax(dataset))
+    offset, length = _pixel_data(stream, syntax)
+    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
+    if "ModalityLUTSequence" in dataset or not slope or intercept is None:
+        raise UnusableError(Reason.NOT_HU, "the slice has no rescale slope and intercept to Hounsfield units")
+    rescale_type = str(dataset.get("RescaleType") or "HU").strip()
+    if rescale_type not in ("HU", "US"):
+        raise UnusableError(Reason.NOT_HU, f"the pixel values are of rescale type {rescale_type}, not HU")
+    try:
+        position, orientation, spacing = (
+            tuple(float(value) for value in dataset.get(keyword) or ())
+            for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        )
+        rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    except (TypeError, ValueError) as error:
+        raise UnusableError(Reason.NO_GEOMETRY, "position, orientation or pixel spacing is not a number") from error
+    finite = all(math.isfinite(value) for value in (*position, *orientation, *spacing))
+    if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or not finite or rows <= 0 or columns <= 0:
+        raise UnusableError(Reason.NO_GEOMETRY, "position, orientation, pixel spacing or size is missing")
+    if min(spacing) <= 0:
+        raise UnusableError(Reason.NO_GEOMETRY, f"pixel spacing {spacing[0]:g}x{spacing[1]:g} mm is not positive")
+    allocated, stored = int(dataset.get("BitsAllocated") or 0), int(dataset.get("BitsStored") or 0)
+    if allocated not in (8, 16) or not 0 < stored <= allocated or dataset.get("SamplesPerPixel", 1) != 1:
+        raise UnusableError(Reason.UNSUPPORTED_PIXELS, f"{allocated} bits allocated, {stored} stored: expected 8 or 16")
+    return SliceHeader(
+        file=file,
+        series=series,
+        sop=str(dataset.get("SOPInstanceUID", "")),
+        patient=_patient(dataset, series),
+        frame_of_reference=str(dataset.get("FrameOfReferenceUID", "")),
+        syntax=syntax,
+        offset=offset,
+        length=length,
+        rows=rows,
+        columns=columns,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=int(dataset.get("HighBit", stored - 1)),
+        signed=dataset.get("PixelRepresentation") == 1,
+        position=(position[0], position[1], position[2]),
+        orientation=orientation,
+        pixel_spacing=(spacing[0], spacing[1]),
+        slope=slope,
+        intercept=intercept,
+        rescale_type=rescale_type,
+        padding=_integer(dataset, "PixelPaddingValue"),
+        padding_limit=_integer(dataset, "PixelPaddingRangeLimit"),
+        manufacturer=str(dataset.get("Manufacturer") or "").strip(),
+        thickness=_number(dataset, "SliceThickness"),
+        lossy=dataset.get("LossyImageCompression") == "01",
+    )
+
+
+def _patient(dataset: Dataset, series: str) -> tuple[str, ...]:
+    """The patient's identifiers; without a Patient ID the study, or else the series, stands for the patient."""
+    identifier = str(dataset.get("PatientID") or "").strip()
+    if identifier:
+        return "patient", identifier, str(dataset.get("IssuerOfPatientID") or "").strip()
+    return "study", str(dataset.get("StudyInstanceUID") or series)
+
+
+def _number(dataset: Dataset, keyword: str) -> float | None:
+    try:
+        value = float(dataset.get(keyword, ""))
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _integer(dataset: Dataset, keyword: str) -> int | None:
+    value = dataset.get(keyword)
+    if isinstance(value, bytes):
+        return int.from_bytes(value[:2], "little")
+    return int(value) if isinstance(value, int | float) else None
+
+
+def _guessed_syntax(dataset: Dataset) -> str:
+    """Transfer syntax of a file without meta information, by how pydicom could read it."""
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return _IMPLICIT
+    return "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
+
+
+def _pixel_data(stream: Any, syntax: UID) -> tuple[int, int]:
+    """Offset and length of the value of Pixel Data, at which pydicom has stopped; (-1, -1) inside a deflated data set.
+
+    Raises:
+        UnusableError: there is none.
+    """
+    if syntax.is_deflated:
+        return -1, -1
+    little = syntax != "1.2.840.10008.1.2.2"
+    order = "<" if little else ">"
+    start = stream.tell()
+    element = stream.read(12)
+    if len(element) < 12:
+        raise UnusableError(Reason.NO_PIXELS, "the CT image has no pixel data, or ends before them")
+    group, number = struct.unpack(f"{order}HH", element[:4])
+    if (group << 16 | number) != _PIXEL_DATA:
+        raise UnusableError(Reason.NO_PIXELS, "the CT image has no integer pixel data")
+    if element[4:6] in (b"OW", b"OB", b"UN"):
+        length = struct.unpack(f"{order}I", element[8:12])[0]
+        return start + 12, -1 if length == 0xFFFFFFFF else length
+    length = struct.unpack(f"{order}I", element[4:8])[0]
+    return start + 8, -1 if length == 0xFFFFFFFF else length

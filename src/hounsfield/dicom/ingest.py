@@ -1,0 +1,345 @@
+"""From files to a series store: scan headers, form series, attach labels, write volumes, account for the rest."""
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hounsfield.data.series_store import Rejection, SeriesRow, SeriesStoreWriter
+from hounsfield.dicom.cases import CaseRow
+from hounsfield.dicom.geometry import Grid, Orientation
+from hounsfield.dicom.headers import InputFile, LabelHeader, SliceHeader, VolumeFile, is_volume_name, read_header
+from hounsfield.dicom.labels import Label, LabelMask, attach_objects, attach_volumes, read_mask
+from hounsfield.dicom.montage import montage
+from hounsfield.dicom.pseudonyms import Pseudonyms
+from hounsfield.dicom.reasons import Reason, UnusableError
+from hounsfield.dicom.selection import Selection
+from hounsfield.dicom.series import DicomSeries, build_series
+from hounsfield.dicom.sources import walk
+from hounsfield.dicom.volumes import VolumeImage, open_volume
+from hounsfield.progress import Progress
+from hounsfield.storage import sha256_bytes
+
+THICK_MM = 5.0
+_AT_ONCE = 2
+_SILENT = 400
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to ingest. `workers` threads read pixels; `allow_empty` keeps cases whose label has no voxel."""
+
+    selection: Selection = field(default_factory=Selection)
+    min_slices: int = 3
+    allow_empty: bool = False
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its label candidates, ready to be read."""
+
+    image: DicomSeries | VolumeImage
+    labels: tuple[Label, ...]
+    selection: Selection
+    key: str
+    patient: str
+    split: str
+    path: str
+    files: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """One series in the store, with the picture for the overview."""
+
+    row: SeriesRow
+    positions_mm: list[float]
+    label_voxels: list[int]
+    picture: bytes
+    refused_labels: list[tuple[Label, UnusableError]]
+
+
+@dataclass
+class Scan:
+    """The usable headers of a set of files."""
+
+    slices: dict[str, list[SliceHeader]] = field(default_factory=dict)
+    labels: list[LabelHeader] = field(default_factory=list)
+    volumes: list[VolumeFile] = field(default_factory=list)
+    spoiled: dict[str, UnusableError] = field(default_factory=dict)
+
+
+class Ingest:
+    """Fills the `writer` of a series store. `pictures` maps series keys to JPEG bytes afterwards."""
+
+    def __init__(self, writer: SeriesStoreWriter, pseudonyms: Pseudonyms, options: Options) -> None:
+        self.writer, self.pseudonyms, self.options = writer, pseudonyms, options
+        self.pictures: dict[str, bytes] = {}
+        self.first_sentences: dict[str, str] = {}
+
+    def folders(self, files: Sequence[InputFile]) -> None:
+        """Ingest every series among `files`, with the labels that refer to it or lie beside it."""
+        with _discreet(), ThreadPoolExecutor(self.options.workers) as pool:
+            self._write_all(self._cases_of(files, self.options.selection, pool), pool)
+
+    def cases(self, rows: Sequence[CaseRow]) -> None:
+        """Ingest the images of a cases file."""
+        with _discreet(), ThreadPoolExecutor(self.options.workers) as pool:
+            self._write_all([case for row in rows for case in self._case_of_row(row, pool)], pool)
+
+    def reject(self, path: str, error: UnusableError, files: int = 1) -> None:
+        """Record a file or series that is not used; `path` is hashed."""
+        self.first_sentences.setdefault(str(error.reason), error.sentence)
+        self.writer.reject(Rejection(self.pseudonyms.of("path", path), str(error.reason), error.sentence, files))
+
+    def scan(self, files: Sequence[InputFile], pool: Executor) -> Scan:
+        """Look at every file once; those of no use are recorded."""
+        scan = Scan()
+        with Progress("headers", len(files)) if len(files) >= _SILENT else _Quiet() as progress:
+            for file, header in zip(files, pool.map(_header_or_error, files), strict=True):
+                progress.advance()
+                if isinstance(header, SliceHeader):
+                    scan.slices.setdefault(header.series, []).append(header)
+                elif isinstance(header, LabelHeader):
+                    scan.labels.append(header)
+                elif isinstance(header, VolumeFile):
+                    scan.volumes.append(header)
+                else:
+                    self.reject(file.name, header)
+                    if header.series is not None:
+                        scan.spoiled.setdefault(header.series, header)
+        return scan
+
+    def series(self, scan: Scan) -> dict[str, DicomSeries]:
+        """The regular series by Series Instance UID; the others, and copies of slices, are recorded."""
+        usable: dict[str, DicomSeries] = {}
+        for uid, headers in sorted(scan.slices.items()):
+            try:
+                if uid in scan.spoiled:
+                    fault = scan.spoiled[uid]
+                    raise UnusableError(fault.reason, f"a slice of the series cannot be used: {fault.sentence}")
+                usable[uid] = build_series(headers, self.options.min_slices)
+            except UnusableError as error:
+                self.reject(str(_folder(headers)), error, len(headers))
+                continue
+            copy = UnusableError(Reason.DUPLICATE_SLICE, "an identical slice of the series is used")
+            for header in usable[uid].copies:
+                self.reject(header.file.name, copy)
+        return usable
+
+    def _cases_of(self, files: Sequence[InputFile], selection: Selection, pool: Executor) -> list[Case]:
+        scan = self.scan(files, pool)
+        usable = self.series(scan)
+        folders = {uid: _folder(item.slices) for uid, item in usable.items()}
+        objects, refused = attach_objects(scan.labels, usable)
+        volumes, refused_volumes = attach_volumes(scan.volumes, usable, folders, objects, selection)
+        for label, error in refused + refused_volumes:
+            self.reject(label.file.name, error)
+        return [
+            self._dicom_case(item, (*objects.get(uid, ()), *volumes.get(uid, ())), selection, str(folders[uid]))
+            for uid, item in usable.items()
+        ]
+
+    def _dicom_case(
+        self,
+        series: DicomSeries,
+        labels: tuple[Label, ...],
+        selection: Selection,
+        path: str,
+        row: CaseRow | None = None,
+    ) -> Case:
+        patient = ("patient", row.patient) if row and row.patient else series.slices[0].patient
+        key, split = self.pseudonyms.of("series", series.uid), row.split if row else ""
+        return Case(series, labels, selection, key, self.pseudonyms.of(*patient), split, path, len(series.slices))
+
+    def _case_of_row(self, row: CaseRow, pool: Executor) -> Iterator[Case]:
+        base = self.options.selection
+        selection = Selection(row.roi or base.roi, row.label_value or base.label_value)
+        try:
+            labels = self._labels_of_row(row, pool)
+            if row.image.is_file() and is_volume_name(row.image.name):
+                image = open_volume(InputFile(row.image, row.image_name))
+                patient = self.pseudonyms.of(*(("patient", row.patient) if row.patient else ("image", row.image_name)))
+                key = self.pseudonyms.of("volume", row.image_name)
+                yield Case(image, labels or (), selection, key, patient, row.split, row.image_name, 1)
+                return
+            cases = self._cases_of(walk(row.image, prefix=row.image_name), selection, pool)
+            if len(cases) != 1:
+                raise UnusableError(
+                    Reason.AMBIGUOUS_IMAGE,
+                    f"the image of line {row.line} has {len(cases)} usable CT series: expected one",
+                )
+            series = cases[0].image
+            assert isinstance(series, DicomSeries)
+            chosen = cases[0].labels if labels is None else labels
+            yield self._dicom_case(series, chosen, selection, cases[0].path, row)
+        except UnusableError as error:
+            self.reject(row.image_name, error)
+
+    def _labels_of_row(self, row: CaseRow, pool: Executor) -> tuple[Label, ...] | None:
+        """The label of a cases row; None without one, which leaves the choice to the image's folder."""
+        if row.label is None:
+            return None
+        scan = self.scan(walk(row.label, prefix=row.label_name), pool)
+        labels = (*scan.labels, *scan.volumes)
+        if not labels:
+            raise UnusableError(
+                Reason.UNREADABLE, f"the label of line {row.line} holds no SEG, RTSTRUCT, NIfTI, NRRD or MHA"
+            )
+        return labels
+
+    def _write_all(self, cases: Iterable[Case], pool: Executor) -> None:
+        chosen: dict[str, Case] = {}
+        for case in cases:
+            if case.key in chosen:
+                self.reject(
+                    case.path, UnusableError(Reason.DUPLICATE_SERIES, "the series is in the store already"), case.files
+                )
+            else:
+                chosen[case.key] = case
+        with Progress("series", len(chosen)) as progress, ThreadPoolExecutor(_AT_ONCE) as outer:
+            for case, result in zip(
+                chosen.values(), outer.map(lambda c: self._write(c, pool), chosen.values()), strict=True
+            ):
+                progress.advance()
+                if isinstance(result, UnusableError):
+                    self.reject(case.path, result, case.files)
+                    for label in case.labels:
+                        self.reject(label.file.name, UnusableError(result.reason, "the case of this label is not used"))
+                    continue
+                self.writer.add(result.row, result.positions_mm, result.label_voxels)
+                self.pictures[result.row.key] = result.picture
+                for label, error in result.refused_labels:
+                    self.reject(label.file.name, error)
+
+    def _write(self, case: Case, pool: Executor) -> Written | UnusableError:
+        try:
+            return self._read_and_write(case, pool)
+        except UnusableError as error:
+            return error
+
+    def _read_and_write(self, case: Case, pool: Executor) -> Written:
+        turn = Orientation.towards(case.image.grid.axes)
+        grid = turn.grid(case.image.grid)
+        label, refused = read_mask(case.labels, grid, case.selection, self.options.allow_empty)
+        stored, flags = case.image.read(pool)
+        hu = turn.array(stored)
+        mask = None if label is None else label.mask
+        self.writer.write_volume(case.key, hu, mask)
+        row = _row(case, grid, hash_slices(hu, pool), flags | _flags(turn, grid, label))
+        counts = [0] * len(hu) if mask is None else np.count_nonzero(mask, axis=(1, 2)).tolist()
+        if label is not None:
+            row = _with_label(row, label, counts, hash_slices(label.mask, pool))
+        return Written(row, grid.positions_mm(), counts, montage(hu, mask, row.spacing), refused)
+
+
+class _Quiet:
+    """Stands in for `Progress` where the work takes an instant."""
+
+    def __enter__(self) -> "_Quiet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def advance(self) -> None:
+        return None
+
+
+@contextmanager
+def _discreet() -> Iterator[None]:
+    """Silence pydicom, whose warnings and log lines quote values of the header."""
+    logger = logging.getLogger("pydicom")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def default_workers() -> int:
+    """Cores that this process may use, at most eight."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, 8)
+
+
+def hash_slices(volume: npt.NDArray[Any], pool: Executor) -> str:
+    """SHA-256 over shape, type and the SHA-256 of every slice, computed in parallel."""
+    digests = pool.map(lambda plane: hashlib.sha256(np.ascontiguousarray(plane)).digest(), volume)
+    return sha256_bytes(f"{volume.shape} {volume.dtype.str}".encode(), *digests)
+
+
+def _header_or_error(file: InputFile) -> SliceHeader | LabelHeader | VolumeFile | UnusableError:
+    try:
+        return read_header(file)
+    except UnusableError as error:
+        return error
+
+
+def _folder(headers: Sequence[SliceHeader]) -> PurePosixPath:
+    """The folder that holds all slices, by name."""
+    parents = {PurePosixPath(header.file.name).parent for header in headers}
+    return PurePosixPath(os.path.commonpath([str(parent) for parent in parents]) or ".")
+
+
+def _row(case: Case, grid: Grid, pixels: str, flags: frozenset[str]) -> SeriesRow:
+    sops = case.image.sops
+    first = case.image.slices[0] if isinstance(case.image, DicomSeries) else None
+    digests = sorted(hashlib.sha256(sop.encode()).hexdigest() for sop in sops)
+    slices, rows, columns = grid.shape
+    return SeriesRow(
+        key=case.key,
+        patient=case.patient,
+        slices=slices,
+        rows=rows,
+        columns=columns,
+        spacing_slice=round(float(grid.spacing[0]), 6),
+        spacing_row=round(float(grid.spacing[1]), 6),
+        spacing_column=round(float(grid.spacing[2]), 6),
+        origin=[round(float(value), 6) for value in grid.origin],
+        direction=[round(float(value), 9) for value in grid.axes.reshape(-1)],
+        pixel_sha256=pixels,
+        sop_sha256=sha256_bytes("".join(digests).encode()) if digests else pixels,
+        source=case.image.source,
+        split=case.split,
+        manufacturer=first.manufacturer if first else "",
+        slice_thickness=first.thickness if first else None,
+        flags=sorted(flags),
+    )
+
+
+def _with_label(row: SeriesRow, label: LabelMask, counts: Sequence[int], digest: str) -> SeriesRow:
+    labelled = [index for index, count in enumerate(counts) if count]
+    return replace(
+        row,
+        label_source=label.source,
+        label_sha256=digest,
+        label_voxels=sum(counts),
+        label_first=labelled[0] if labelled else None,
+        label_last=labelled[-1] if labelled else None,
+    )
+
+
+def _flags(turn: Orientation, grid: Grid, label: LabelMask | None) -> frozenset[str]:
+    spacing = grid.spacing
+    found: Mapping[str, bool] = {
+        "reoriented": not turn.identity,
+        "oblique": grid.oblique,
+        "thick-slices": float(spacing[0]) > THICK_MM + 1e-3,
+        "non-square-pixels": abs(float(spacing[1] - spacing[2])) > 0.01 * float(spacing[1]),
+        "unlabelled": label is None,
+    }
+    return frozenset(name for name, present in found.items() if present)

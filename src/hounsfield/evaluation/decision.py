@@ -1,0 +1,67 @@
+"""From the probability of each slice to one slice of the series, and the regression of predicted on true slices."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hounsfield.evaluation.counts import ratio
+
+SMOOTHED_SLICES = 3
+"""Width of the moving average whose largest value decides where no slice is positive."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The decided centre as a position in the list of slices (halves are between two), and whether any was positive."""
+
+    centre: float
+    detected: bool
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Least squares of y on x; None with fewer than two points or where x (for R2: x or y) is constant."""
+
+    slope: float | None
+    intercept: float | None
+    r2: float | None
+
+
+def decide(probability: npt.NDArray[np.float32], threshold: float) -> Decision:
+    """One slice of a series.
+
+    The centre of the longest run of slices with at least `threshold`, where a run may contain gaps of one slice; of
+    equally long runs the one of higher summed probability, then the first. Without a positive slice the largest value
+    of the moving average over three slices (shorter at the ends) decides, and the series counts as not detected.
+
+    Args:
+        probability: (slices,) in slice order.
+    """
+    positive = np.flatnonzero(probability >= threshold)
+    if positive.size == 0:
+        return Decision(float(np.argmax(smoothed(probability))), detected=False)
+    runs = np.split(positive, np.flatnonzero(np.diff(positive) > 2) + 1)
+    best = max(runs, key=lambda run: (run[-1] - run[0], probability[run].sum(dtype=np.float64)))
+    return Decision((int(best[0]) + int(best[-1])) / 2, detected=True)
+
+
+def smoothed(probability: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Centred moving average over `SMOOTHED_SLICES` slices, over those that exist at the ends."""
+    kernel = np.ones(SMOOTHED_SLICES)
+    middle = slice(SMOOTHED_SLICES // 2, SMOOTHED_SLICES // 2 + len(probability))
+    return np.asarray(
+        np.convolve(probability, kernel)[middle] / np.convolve(np.ones(len(probability)), kernel)[middle],
+        dtype=np.float64,
+    )
+
+
+def regression(x: npt.ArrayLike, y: npt.ArrayLike) -> Regression:
+    """Least-squares line y = slope x + intercept and the squared correlation."""
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if a.size < 2 or np.ptp(a) == 0:
+        return Regression(None, None, None)
+    da, db = a - a.mean(), b - b.mean()
+    slope = float(da @ db / (da @ da))
+    r2 = ratio(float(da @ db) ** 2, float(da @ da) * float(db @ db))
+    return Regression(slope, float(b.mean() - slope * a.mean()), r2)

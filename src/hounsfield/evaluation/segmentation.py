@@ -1,0 +1,129 @@
+"""Segmentation: one pass over the pixels of every patient, pooled and per patient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hounsfield.data.slice_set import SliceSet
+from hounsfield.evaluation.counts import Counts, Spread
+from hounsfield.evaluation.histogram import ScoreHistogram
+from hounsfield.evaluation.prediction import Predict, log_odds, predict_rows, rows_by
+from hounsfield.progress import Progress
+
+MM3_PER_ML = 1000.0
+
+
+@dataclass(frozen=True)
+class PatientResult:
+    """One patient. Dice is None when the truth is empty, however much is predicted; volumes in ml."""
+
+    patient: str
+    slices: int
+    tumour_slices: int
+    dice: float | None
+    precision: float | None
+    recall: float | None
+    average_precision: float | None
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    truth_ml: float
+    predicted_ml: float
+    shown_row: int
+    """Row of the slice set with the largest tumour; of the largest prediction when there is no tumour."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Pixels of all patients together, and each patient."""
+
+    pooled: Counts
+    histogram: ScoreHistogram
+    patients: list[PatientResult]
+
+    @property
+    def dice(self) -> Spread:
+        """Over the patients with a tumour."""
+        return Spread.of(patient.dice for patient in self.patients)
+
+    @property
+    def ranked(self) -> list[PatientResult]:
+        """Patients with a tumour, lowest Dice first."""
+        known = [(patient.dice, patient.patient, patient) for patient in self.patients if patient.dice is not None]
+        return [patient for _, _, patient in sorted(known, key=lambda item: item[:2])]
+
+
+def evaluate_segmentation(
+    slices: SliceSet, splits: Sequence[str], predict: Predict, threshold: float, batch_size: int
+) -> Segmentation:
+    """Evaluate every patient of the splits; memory is bounded by one batch and two histograms.
+
+    Args:
+        threshold: probability at and above which a pixel is tumour.
+
+    Raises:
+        InputError: the network gives NaN.
+    """
+    patients = rows_by(slices, "patient", splits)
+    histogram = ScoreHistogram()
+    pooled = Counts()
+    results: list[PatientResult] = []
+    with Progress("evaluate", sum(map(len, patients.values()))) as progress:
+        for patient, rows in patients.items():
+            own = ScoreHistogram()
+            result = _evaluate_patient(slices, patient, rows, predict, threshold, batch_size, own, progress)
+            histogram.merge(own)
+            pooled += Counts(result.tp, result.fp, result.fn, result.tn)
+            results.append(result)
+    return Segmentation(pooled, histogram, results)
+
+
+def _evaluate_patient(
+    slices: SliceSet,
+    patient: str,
+    rows: Sequence[int],
+    predict: Predict,
+    threshold: float,
+    batch_size: int,
+    histogram: ScoreHistogram,
+    progress: Progress,
+) -> PatientResult:
+    cut = np.float32(log_odds(threshold))
+    counts = Counts()
+    truth_mm3 = predicted_mm3 = 0.0
+    tumour_slices = 0
+    shown, largest = rows[0], (-1, -1)
+    for batch, scores in predict_rows(slices, rows, predict, batch_size):
+        truth = slices.gather("mask", batch).view(np.bool_)
+        predicted = scores >= cut
+        histogram.update(scores, truth)
+        counts += Counts.of(predicted, truth)
+        true_pixels, predicted_pixels = truth.sum(axis=(1, 2)), predicted.sum(axis=(1, 2))
+        for row, true, positive in zip(batch, true_pixels.tolist(), predicted_pixels.tolist(), strict=True):
+            item = slices.index[row]
+            voxel = item.spacing_slice * item.spacing_row * item.spacing_column
+            truth_mm3 += true * voxel
+            predicted_mm3 += positive * voxel
+            tumour_slices += true > 0
+            if (true, positive) > largest:
+                shown, largest = row, (true, positive)
+        progress.advance(len(batch))
+    precision_average = histogram.average_precision()
+    return PatientResult(
+        patient=patient,
+        slices=len(rows),
+        tumour_slices=tumour_slices,
+        dice=counts.dice,
+        precision=counts.precision,
+        recall=counts.recall,
+        average_precision=None if precision_average is None else precision_average.value,
+        tp=counts.tp,
+        fp=counts.fp,
+        fn=counts.fn,
+        tn=counts.tn,
+        truth_ml=truth_mm3 / MM3_PER_ML,
+        predicted_ml=predicted_mm3 / MM3_PER_ML,
+        shown_row=shown,
+    )

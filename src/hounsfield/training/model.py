@@ -1,0 +1,93 @@
+"""From a slice set to a model directory: what the training steps of both tasks share."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hounsfield import __version__, models
+from hounsfield.data.model_store import ModelCard, write_model
+from hounsfield.data.slice_set import SliceSet
+from hounsfield.data.splits import TRAIN
+from hounsfield.errors import InputError
+from hounsfield.losses import BatchLoss
+from hounsfield.storage import atomic_directory
+from hounsfield.training.fit import PrecisionChoice, discard, train
+from hounsfield.training.trainee import Plan
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of `hounsfield.models` by name, with the keyword arguments of its builder."""
+
+    name: str
+    options: dict[str, Any]
+
+
+def train_model(
+    architecture: Architecture,
+    loss: BatchLoss,
+    slices: SliceSet,
+    task: str,
+    plan: Plan,
+    classes: list[str],
+    parameters: dict[str, Any],
+    model: Path,
+    checkpoints: Path | None,
+    label: str,
+    precision: PrecisionChoice,
+) -> None:
+    """Train a fresh network and write it, with its card, as the model directory `model`.
+
+    `parameters` is the configuration of the step: it goes into the card and decides whether checkpoints fit.
+
+    Raises:
+        InputError: a slice set of another task, without training slices or of a size that the network cannot take.
+        TrainingError: the loss became NaN or infinite.
+    """
+    if slices.task != task:
+        raise InputError(f"{slices.directory} is a slice set for {slices.task}, expected one for {task}")
+    training = slices.rows(TRAIN)
+    if not training:
+        raise InputError(f"{slices.directory} has no training slice: use more patients or smaller val and test shares")
+    torch.manual_seed(plan.seed)
+    network = models.build(architecture.name, **architecture.options)
+    check_size(network, slices.shape)
+    checkpoints = checkpoints or model.with_name(f"{model.name}.checkpoints")
+    with atomic_directory(model) as directory:
+        outcome = train(network, loss, slices, plan, checkpoints, label, precision, parameters)
+        card = ModelCard(
+            task=task,
+            architecture=architecture.name,
+            architecture_options=architecture.options,
+            parameters=parameters,
+            window=slices.window.to_dict(),
+            image_size=list(slices.shape),
+            classes=classes,
+            threshold=plan.threshold,
+            dataset_hash=slices.dataset_hash,
+            slice_set_hash=str(slices.manifest["hash"]),
+            training_patients=len({slices.index[row].patient for row in training}),
+            parameter_count=models.parameter_count(network),
+            precision=outcome.precision,
+            best_epoch=outcome.best_epoch,
+            metrics=outcome.metrics,
+            code_version=__version__,
+        )
+        write_model(directory, card, outcome.state, outcome.history)
+    discard(checkpoints, parameters, slices)
+    print(f"{label}: best epoch {outcome.best_epoch} of {plan.epochs}, {outcome.precision}, model {model}")
+    for name, value in sorted(outcome.metrics.items()):
+        print(f"{name}={value:.4f}")
+
+
+def check_size(network: nn.Module, shape: tuple[int, int]) -> None:
+    """Send a shape (rows, columns) without pixels through the network, so that a size it cannot take fails at once.
+
+    Raises:
+        InputError: the network's own sentence about the size.
+    """
+    copy.deepcopy(network).to("meta").eval()(torch.empty(1, 1, *shape, device="meta"))

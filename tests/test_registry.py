@@ -1,0 +1,226 @@
+"""register_model: what a run records, versions and aliases, injected runs, and MLflow that cannot be used."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from tiny_models import HISTORY, tiny_evaluation, tiny_model
+
+from hounsfield.components.register_model.config import Config
+from hounsfield.components.register_model.run import run
+from hounsfield.errors import ArtifactError, InputError
+from hounsfield.registry import logs, policy, tracking
+
+INJECTED = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "KFP_RUN_ID")
+
+
+@pytest.fixture(autouse=True)
+def no_injection(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in INJECTED:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("artifacts")
+    model = tiny_model(folder)
+    return model, tiny_evaluation(folder, model)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+@pytest.fixture
+def client(uri: str) -> Iterator[MlflowClient]:
+    with tracking.recording(uri):
+        yield MlflowClient()
+
+
+def register(artifacts: tuple[Path, Path], uri: str, **config: Any) -> dict[str, Any]:
+    return run(Config(tracking_uri=uri, **config), *artifacts)
+
+
+def test_run_records_training_and_evaluation(artifacts: tuple[Path, Path], uri: str, client: MlflowClient) -> None:
+    outcome = register(artifacts, uri, kfp_run_id="kfp-17")
+    recorded = client.get_run(outcome["run_id"])
+    assert recorded.info.status == "FINISHED"
+    assert recorded.data.params["learning_rate"] == "0.001"
+    assert recorded.data.params["window_lower"] == "-125.0"
+    for name in ("train_loss", "val_f1"):
+        history = [(item.step, item.value) for item in client.get_metric_history(outcome["run_id"], name)]
+        assert sorted(history) == [(row["epoch"], row[name]) for row in HISTORY]
+    tested = {name: value for name, value in recorded.data.metrics.items() if name.startswith("test_")}
+    assert tested == {"test_f1": 0.8, "test_patients": 6, "test_pooled_recall": 0.75, "test_per_patient_dice_mean": 0.7}
+    assert recorded.data.tags["dataset_hash"] == "d" * 64
+    assert recorded.data.tags["evaluation_dataset_hash"] == "e" * 64
+    assert recorded.data.tags["kfp_run_id"] == "kfp-17"
+    assert [item.dataset.digest for item in recorded.inputs.dataset_inputs] == ["5" * 16]
+    assert {item.path for item in client.list_artifacts(outcome["run_id"], "evaluation")} == {
+        "evaluation/metrics.json",
+        "evaluation/report.html",
+        "evaluation/figures",
+    }
+    location = Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" / "lung-tumour"
+    assert client.get_experiment_by_name("lung-tumour").artifact_location == location.as_uri()
+
+
+def test_aliases_of_successive_versions(
+    artifacts: tuple[Path, Path], uri: str, client: MlflowClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / "result.json"
+    first = run(Config(tracking_uri=uri, model_name="successive"), *artifacts, result)
+    assert json.loads(result.read_text()) == first
+    assert (first["model_uri"], first["aliases"]) == ("models:/successive/1", ["challenger", "champion"])
+    second = register(artifacts, uri, model_name="successive")
+    assert (second["version"], second["aliases"]) == (2, ["challenger"])
+    assert int(client.get_model_version_by_alias("successive", "champion").version) == 1
+    version = client.get_model_version("successive", "2")
+    assert version.run_id == second["run_id"]
+    assert version.tags["dataset_hash"] == "d" * 64
+    assert version.tags["f1"] == "0.8"
+    assert "Research use only" in version.description
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "registered successive version 1 (challenger, champion): models:/successive/1"
+    assert len(lines) == 4
+
+    client.delete_registered_model_alias("successive", "champion")
+    assert register(artifacts, uri, model_name="successive")["aliases"] == ["challenger"]
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_first_registrations_at_the_same_time_agree(client: MlflowClient, order: tuple[int, int]) -> None:
+    name = f"race-{order[0]}"
+    for _ in order:
+        policy.register(name, "file:///nowhere", None, None, {}, "")
+    for version in order:
+        policy.assign_aliases(name, version)
+    aliases = client.get_registered_model(name).aliases
+    assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 2}
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "FINISHED"])
+def test_injected_run_is_adopted_and_left_to_its_owner(
+    artifacts: tuple[Path, Path],
+    uri: str,
+    client: MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    status: str,
+) -> None:
+    owner = client.create_run(client.create_experiment(f"owner-{status}", artifact_location=tmp_path.as_uri()))
+    client.log_param(owner.info.run_id, "loss", "the owner's")
+    client.set_terminated(owner.info.run_id, status)
+    monkeypatch.setenv("MLFLOW_RUN_ID", owner.info.run_id)
+    outcome = register(artifacts, uri, model_name=f"adopted-{status}")
+    assert outcome["run_id"] == owner.info.run_id
+    recorded = client.get_run(owner.info.run_id)
+    assert recorded.info.status == status
+    assert recorded.data.params["loss"] == "the owner's"
+    assert recorded.data.params["learning_rate"] == "0.001"
+    assert recorded.data.metrics["test_f1"] == 0.8
+    assert client.get_experiment_by_name(f"adopted-{status}") is None
+
+
+def test_injected_run_that_is_not_there(
+    artifacts: tuple[Path, Path], uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(InputError, match=r"MLFLOW_RUN_ID 0+ is no run"):
+        register(artifacts, uri)
+
+
+def test_injected_experiment_and_kfp_run(
+    artifacts: tuple[Path, Path], uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    injected = client.create_experiment("injected", artifact_location=Path(uri[10:]).with_name("injected").as_uri())
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", injected)
+    monkeypatch.setenv("KFP_RUN_ID", "kfp-18")
+    recorded = client.get_run(register(artifacts, uri, model_name="elsewhere")["run_id"])
+    assert recorded.info.experiment_id == injected
+    assert recorded.data.tags["kfp_run_id"] == "kfp-18"
+
+
+def test_failed_run_is_marked(
+    artifacts: tuple[Path, Path], uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="refused"):
+        register(artifacts, uri, model_name="not/a:name", experiment="failing")
+    failing = client.get_experiment_by_name("failing").experiment_id
+    assert [item.info.status for item in client.search_runs([failing])] == ["FAILED"]
+
+
+def test_deleted_experiment(artifacts: tuple[Path, Path], uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    client.delete_experiment(client.create_experiment("gone", artifact_location=tmp_path.as_uri()))
+    with pytest.raises(InputError, match="gone is deleted"):
+        register(artifacts, uri, experiment="gone")
+
+
+def test_server_that_refuses_or_hangs_is_one_clear_error(
+    artifacts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 2 * tracking.PROBE_SECONDS < 15
+    monkeypatch.setattr(tracking, "PROBE_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        hanging = listening.getsockname()[1]
+        started = time.monotonic()
+        with pytest.raises(InputError, match=f"no MLflow server answers at http://127.0.0.1:{hanging}"):
+            register(artifacts, f"http://user:secret@127.0.0.1:{hanging}")
+        assert time.monotonic() - started < 5
+    with pytest.raises(InputError, match="no MLflow server answers") as refused:
+        register(artifacts, f"http://user:secret@127.0.0.1:{hanging}")
+    assert "secret" not in str(refused.value)
+
+
+def test_database_that_cannot_be_used(artifacts: tuple[Path, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    other.write_text("a text file, longer than the header")
+    with pytest.raises(InputError, match="not a SQLite database"):
+        register(artifacts, f"sqlite:///{other}")
+    with pytest.raises(InputError, match="cannot write the MLflow database"):
+        register(artifacts, f"sqlite:///{other}/below/mlflow.db")
+    assert other.read_text() == "a text file, longer than the header"
+
+
+def test_inputs_that_do_not_fit(artifacts: tuple[Path, Path], tmp_path: Path, uri: str) -> None:
+    other = tiny_model(tmp_path / "other", "l3-slice")
+    with pytest.raises(InputError, match=r"evaluates l3-slice, but .* is a lung-tumour model"):
+        register((artifacts[0], tiny_evaluation(tmp_path, other)), uri)
+    with pytest.raises(InputError, match="evaluates another model"):
+        register((tiny_model(tmp_path, seed=8), artifacts[1]), uri)
+    with pytest.raises(ArtifactError, match="expected a model"):
+        register((artifacts[1], artifacts[1]), uri)
+    with pytest.raises(ArtifactError, match="expected a evaluation"):
+        register((artifacts[0], artifacts[0]), uri)
+
+
+def test_flatten_keeps_finite_numbers() -> None:
+    value = {"a": {"b": 1, "c (mm)": 2.5}, "none": None, "flag": True, "text": "x", "list": [1], "nan": float("nan")}
+    assert logs.flatten(value, "test_") == {"test_a_b": 1.0, "test_a_c _mm_": 2.5}
+
+
+def test_command_line_is_quiet_and_uses_the_current_folder(artifacts: tuple[Path, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hounsfield.components.register_model"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    arguments = ["--model", str(artifacts[0]), "--evaluation", str(artifacts[1])]
+    done = subprocess.run(command + arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 2
+    assert (tmp_path / "mlflow.db").is_file()
+    assert (tmp_path / "mlartifacts").is_dir()
+    assert not (tmp_path / "mlruns").exists()
+    absent = subprocess.run(
+        [*command, "--model", "absent", *arguments[2:]], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert absent.returncode == 2
+    assert absent.stderr.startswith("error: absent is not a complete model")
+    assert len(absent.stderr.splitlines()) == 1
