@@ -128,6 +128,12 @@ def test_shapes_and_strides_do_not_matter():
     assert turned.average_precision() == histogram(scores, labels).average_precision()
 
 
+def test_masks_may_hold_255():
+    found = ScoreHistogram()
+    found.update(np.float32([1, 0]), np.uint8([255, 0]))
+    assert (found.positives, found.negatives) == (1, 1)
+
+
 def test_counts_at_threshold():
     scores, labels = sample(7)
     found = histogram(scores, labels).at_threshold(0.5)
@@ -136,6 +142,7 @@ def test_counts_at_threshold():
     assert found.fp == (positive & ~labels).sum()
     assert found.fn == (~positive & labels).sum()
     assert found.tn == (~positive & ~labels).sum()
+    assert histogram([1, -1], [1, 0]).at_threshold(0.9).tp == 0
     edge = histogram([0.0, -0.0, -1e-30, 1e-30], [1, 1, 1, 1]).at_threshold(0.5)
     assert (edge.tp, edge.fn) == (3, 1)
 

@@ -249,9 +249,12 @@ def test_threshold_of_the_configuration_replaces_the_models(tumours, tmp_path, m
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"task": DETECTION}, "was trained for task l3-slice"),
-        ({"window": window_for(SEGMENTATION, 400, 40, SIZE).to_dict()}, "was trained for window"),
-        ({"image_size": [48, 48]}, r"was trained for image size \[48, 48\]"),
+        ({"task": DETECTION}, "is for l3-slice, the slice set .* for lung-tumour"),
+        (
+            {"window": window_for(SEGMENTATION, 400, 40, SIZE).to_dict()},
+            r"was trained for the window \[-160, 240\] HU, 8 bits, .* has \[-125, 225\] HU, 8 bits",
+        ),
+        ({"image_size": [48, 48]}, "was trained for images of 48 x 48 pixels"),
     ],
 )
 def test_model_of_other_images_is_refused(changes, words, tumours, tmp_path):

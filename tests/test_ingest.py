@@ -232,7 +232,8 @@ def _save_as(syntax: str) -> object:
         if syntax == ExplicitVRBigEndian:
             dataset["PixelData"].VR = "OW"
             dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
-        dataset.save_as(path, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=syntax != ExplicitVRBigEndian)
+        encoding = {"implicit_vr": syntax == ImplicitVRLittleEndian, "little_endian": syntax != ExplicitVRBigEndian}
+        pydicom.dcmwrite(path, dataset, force_encoding=True, **encoding)
 
     return save
 

@@ -46,6 +46,11 @@ def client(uri: str) -> Iterator[MlflowClient]:
         yield MlflowClient()
 
 
+def make(folder: Path, seed: int) -> tuple[Path, Path]:
+    model = tiny_model(folder / str(seed), seed=seed)
+    return model, tiny_evaluation(folder / str(seed), model)
+
+
 def register(artifacts: tuple[Path, Path], uri: str, **config: Any) -> dict[str, Any]:
     return run(Config(tracking_uri=uri, **config), *artifacts)
 
@@ -81,7 +86,7 @@ def test_aliases_of_successive_versions(
     first = run(Config(tracking_uri=uri, model_name="successive"), *artifacts, result)
     assert json.loads(result.read_text()) == first
     assert (first["model_uri"], first["aliases"]) == ("models:/successive/1", ["challenger", "champion"])
-    second = register(artifacts, uri, model_name="successive")
+    second = register(make(tmp_path, 8), uri, model_name="successive")
     assert (second["version"], second["aliases"]) == (2, ["challenger"])
     assert int(client.get_model_version_by_alias("successive", "champion").version) == 1
     version = client.get_model_version("successive", "2")
@@ -94,7 +99,13 @@ def test_aliases_of_successive_versions(
     assert len(lines) == 4
 
     client.delete_registered_model_alias("successive", "champion")
-    assert register(artifacts, uri, model_name="successive")["aliases"] == ["challenger"]
+    assert register(make(tmp_path, 9), uri, model_name="successive")["aliases"] == ["challenger"]
+
+
+def test_same_weights_are_registered_once(artifacts: tuple[Path, Path], uri: str, client: MlflowClient) -> None:
+    first, again = (register(artifacts, uri, model_name="once") for _ in range(2))
+    assert again == first
+    assert len(client.search_model_versions("name='once'")) == 1
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
@@ -162,7 +173,7 @@ def test_failed_run_is_marked(
 def test_deleted_experiment(artifacts: tuple[Path, Path], uri: str, client: MlflowClient, tmp_path: Path) -> None:
     client.delete_experiment(client.create_experiment("gone", artifact_location=tmp_path.as_uri()))
     with pytest.raises(InputError, match="gone is deleted"):
-        register(artifacts, uri, experiment="gone")
+        register(artifacts, uri, model_name="gone", experiment="gone")
 
 
 def test_server_that_refuses_or_hangs_is_one_clear_error(
@@ -206,6 +217,32 @@ def test_inputs_that_do_not_fit(artifacts: tuple[Path, Path], tmp_path: Path, ur
 def test_flatten_keeps_finite_numbers() -> None:
     value = {"a": {"b": 1, "c (mm)": 2.5}, "none": None, "flag": True, "text": "x", "list": [1], "nan": float("nan")}
     assert logs.flatten(value, "test_") == {"test_a_b": 1.0, "test_a_c _mm_": 2.5}
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_new_database(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hounsfield.components.register_model"]
+    command += ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    processes = []
+    for i in range(2):
+        model, evaluation = make(tmp_path, i)
+        paths = ["--model", str(model), "--evaluation", str(evaluation), "--result", str(tmp_path / f"{i}.json")]
+        processes.append(subprocess.Popen(command + paths))
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    outcomes = [json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2)]
+    assert {outcome["version"] for outcome in outcomes} == {1, 2}
+    with tracking.recording(f"sqlite:///{tmp_path}/mlflow.db"):
+        aliases = MlflowClient().get_registered_model("lung-tumour").aliases
+    assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 2}
+
+
+def test_tracking_uri_of_the_process_is_left_as_it_was(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in (None, "sqlite:///elsewhere.db"):
+        if before:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", before)
+        with tracking.recording(uri):
+            pass
+        assert os.environ.get("MLFLOW_TRACKING_URI") == before
 
 
 def test_command_line_is_quiet_and_uses_the_current_folder(artifacts: tuple[Path, Path], tmp_path: Path) -> None:

@@ -98,16 +98,25 @@ def check_fit(card: ModelCard, source: SliceSet, model: Path) -> None:
     Raises:
         ArtifactError: it was not.
     """
+    if card.task != source.task:
+        raise ArtifactError(
+            f"model {model} is for {card.task}, the slice set {source.directory} for {source.task}: "
+            "choose a model and a slice set of one task"
+        )
+    window = source.window.to_dict()
     for name, expected, came in (
-        ("task", card.task, source.task),
-        ("window", card.window, source.window.to_dict()),
-        ("image size", card.image_size, list(source.shape)),
+        ("images of", _size(card.image_size), _size(source.shape)),
+        ("the window", figures_of.window_text(card.window), figures_of.window_text(window)),
     ):
         if expected != came:
             raise ArtifactError(
                 f"model {model} was trained for {name} {expected}, the slice set {source.directory} has {came}: "
-                "convert the series again as for this model"
+                "run window_convert again with the model's window and size"
             )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[0]} x {shape[1]} pixels"
 
 
 def no_patient(source: SliceSet, split: str, slices: Path) -> str:

@@ -12,7 +12,7 @@ from hounsfield.storage import read_manifest, sha256_bytes, write_json
 
 
 def run(config: Config, model: Path, evaluation: Path, result: Path | None = None) -> dict[str, Any]:
-    """Log `model` and `evaluation` to MLflow and register the model.
+    """Log `model` and `evaluation` to MLflow and register the model, unless these weights are registered already.
 
     Returns:
         `model_uri` (models:/NAME/VERSION), `name`, `version`, `aliases`, `run_id` and `tracking_uri`; also written to
@@ -46,34 +46,37 @@ def run(config: Config, model: Path, evaluation: Path, result: Path | None = Non
         "slice_set_hash": card.slice_set_hash,
         "code_version": card.code_version,
         "task": card.task,
+        policy.MODEL_HASH: weights_hash,
     }
     tags = origin | {"evaluation_dataset_hash": str(manifest.get("dataset_hash", ""))}
     if kfp_run := config.kfp_run_id or os.environ.get("KFP_RUN_ID"):
         tags["kfp_run_id"] = kfp_run
     if commit := logs.git_commit():
         tags["git_commit"] = commit
-    with (
-        tracking.recording(config.tracking_uri) as uri,
-        tracking.open_run(experiment, uri, f"{name} {card.architecture}", tags) as run_id,
-    ):
-        logs.log_training(run_id, card, history)
-        logs.log_files(run_id, model, evaluation)
-        info = packaging.log_model(model, card)
-        logs.log_figures(run_id, info.model_id, figures)
-        version = policy.register(
-            name, info.model_uri, info.model_id, run_id, origin | headline, packaging.describe(card, headline)
-        )
+    with tracking.recording(config.tracking_uri) as uri:
+        version = policy.find(name, weights_hash)
+        known = version is not None
+        if version is None:
+            with tracking.open_run(experiment, uri, f"{name} {card.architecture}", tags) as run_id:
+                logs.log_training(run_id, card, history)
+                logs.log_files(run_id, model, evaluation)
+                info = packaging.log_model(model, card)
+                logs.log_figures(run_id, info.model_id, figures)
+                version = policy.register(
+                    name, info.model_uri, info.model_id, run_id, origin | headline, packaging.describe(card, headline)
+                )
         aliases = policy.assign_aliases(name, int(version.version))
     outcome = {
         "model_uri": f"models:/{name}/{version.version}",
         "name": name,
         "version": int(version.version),
         "aliases": aliases,
-        "run_id": run_id,
+        "run_id": version.run_id,
         "tracking_uri": uri,
     }
     if result is not None:
         write_json(Path(result), outcome)
-    print(f"registered {name} version {version.version} ({', '.join(aliases)}): {outcome['model_uri']}")
-    print(f"MLflow run {run_id} at {tracking.shown(uri)}", flush=True)
+    done = "already registered:" if known else "registered"
+    print(f"{done} {name} version {version.version} ({', '.join(aliases)}): {outcome['model_uri']}")
+    print(f"MLflow run {version.run_id} at {tracking.shown(uri)}", flush=True)
     return outcome

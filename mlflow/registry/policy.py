@@ -9,6 +9,16 @@ FIRST_CHAMPION = "first_champion"
 """Tag of the registered model: the version that became champion by being the first."""
 
 
+MODEL_HASH = "model_hash"
+"""Tag of a version: SHA-256 of its weights file."""
+
+
+def find(name: str, model_hash: str) -> ModelVersion | None:
+    """The newest version of `name` with these weights, if there is one."""
+    versions = MlflowClient().search_model_versions(f"name='{name}' and tags.`{MODEL_HASH}`='{model_hash}'")
+    return max(versions, key=lambda version: int(version.version), default=None)
+
+
 def register(
     name: str, model_uri: str, model_id: str, run_id: str, tags: dict[str, str], description: str
 ) -> ModelVersion:

@@ -10,10 +10,12 @@ from pathlib import Path
 import mlflow
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
+from sqlalchemy.exc import SQLAlchemyError
 
 from hounsfield.errors import InputError
 
@@ -47,11 +49,14 @@ def recording(tracking_uri: str) -> Iterator[str]:
     uri = resolve(tracking_uri or before or f"{SQLITE}mlflow.db")
     mlflow.set_tracking_uri(uri)
     try:
+        if uri.startswith(SQLITE):
+            _make_tables(Path(uri.removeprefix(SQLITE)))
         yield uri
-    except (MlflowException, OSError, Boto3Error, BotoCoreError, ClientError) as error:
-        raise InputError(f"MLflow at {shown(uri)} refused: {error}") from error
+    except (MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"MLflow at {shown(uri)} refused: {reason}") from error
     finally:
-        mlflow.set_tracking_uri(before or "")
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 
 
 def resolve(uri: str) -> str:
@@ -156,3 +161,9 @@ def _check_database(database: Path) -> None:
         ) from error
     if header not in (b"", SQLITE_HEADER):
         raise InputError(f"{database} is not a SQLite database: change MLFLOW_TRACKING_URI")
+
+
+def _make_tables(database: Path) -> None:
+    """Let MLflow make its tables, which it does not do safely in two processes at once."""
+    with FileLock(database.with_name(f".{database.name}.lock")):
+        MlflowClient().search_registered_models(max_results=1)

@@ -5,12 +5,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import pydicom
-from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -20,14 +16,13 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from hounsfield.dicom.elements import Elements, Values, read_elements
 from hounsfield.dicom.reasons import Reason, UnusableError
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
 _SEGMENTATIONS = (SegmentationStorage, LABEL_MAP_SEGMENTATION)
 _MULTI_FRAME = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
-_PIXEL_DATA = 0x7FE00010
-_IMPLICIT = "1.2.840.10008.1.2"
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class InputFile:
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SliceHeader:
     """What a CT slice's header says. Positions in mm (LPS); `offset` and `length` locate the value of Pixel Data.
 
@@ -92,42 +87,6 @@ class VolumeFile:
 
 Header = SliceHeader | LabelHeader | VolumeFile
 
-_TAGS: list[BaseTag] = [
-    Tag(keyword)
-    for keyword in (
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "SeriesInstanceUID",
-        "StudyInstanceUID",
-        "Modality",
-        "ImageType",
-        "PatientID",
-        "IssuerOfPatientID",
-        "FrameOfReferenceUID",
-        "Manufacturer",
-        "SliceThickness",
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "SamplesPerPixel",
-        "RescaleSlope",
-        "RescaleIntercept",
-        "RescaleType",
-        "PixelPaddingValue",
-        "PixelPaddingRangeLimit",
-        "ModalityLUTSequence",
-        "LossyImageCompression",
-        "ReferencedSeriesSequence",
-        "ReferencedFrameOfReferenceSequence",
-    )
-]
-
 
 def is_volume_name(name: str) -> bool:
     """Whether the file name is that of a NIfTI, NRRD or MetaImage volume."""
@@ -141,15 +100,13 @@ def read_header(file: InputFile) -> Header:
         UnusableError: the file is not used, with the reason.
     """
     try:
-        with file.path.open("rb") as stream:
+        with file.path.open("rb", buffering=0) as stream:
             start = stream.read(132)
             if start[128:132] != b"DICM" and not _plausible(start):
                 if is_volume_name(file.name):
                     return VolumeFile(file)
                 raise UnusableError(Reason.NOT_DICOM, "the file is neither DICOM nor a NIfTI, NRRD or MHA volume")
-            stream.seek(0)
-            dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=_TAGS)
-            return _classify(file, dataset, stream)
+            return _classify(file, read_elements(stream))
     except (UnusableError, MemoryError):
         raise
     except (OSError, InvalidDicomError) as error:
@@ -170,7 +127,8 @@ def _plausible(start: bytes) -> bool:
     return False
 
 
-def _classify(file: InputFile, dataset: Dataset, stream: Any) -> Header:
+def _classify(file: InputFile, elements: Elements) -> Header:
+    dataset = elements.values
     sop_class = str(dataset.get("SOPClassUID", ""))
     if sop_class in _SEGMENTATIONS:
         return LabelHeader(file, "seg", frozenset(_seg_series(dataset)), str(dataset.get("FrameOfReferenceUID", "")))
@@ -184,17 +142,17 @@ def _classify(file: InputFile, dataset: Dataset, stream: Any) -> Header:
         raise UnusableError(Reason.LOCALIZER, "the image is a localizer")
     series = str(dataset.get("SeriesInstanceUID") or "") or f"folder {PurePosixPath(file.name).parent}"
     try:
-        return _slice(file, series, dataset, stream)
+        return _slice(file, series, elements)
     except UnusableError as error:
         raise UnusableError(error.reason, error.sentence, series) from error
 
 
-def _seg_series(dataset: Dataset) -> Iterable[str]:
+def _seg_series(dataset: Values) -> Iterable[str]:
     for item in dataset.get("ReferencedSeriesSequence") or ():
         yield str(item.get("SeriesInstanceUID", ""))
 
 
-def _rtstruct_references(dataset: Dataset) -> tuple[frozenset[str], str]:
+def _rtstruct_references(dataset: Values) -> tuple[frozenset[str], str]:
     frames = list(dataset.get("ReferencedFrameOfReferenceSequence") or ())
     series = {
         str(item.SeriesInstanceUID)
@@ -206,10 +164,10 @@ def _rtstruct_references(dataset: Dataset) -> tuple[frozenset[str], str]:
     return frozenset(series), str(frames[0].get("FrameOfReferenceUID", "")) if frames else ""
 
 
-def _slice(file: InputFile, series: str, dataset: Dataset, stream: Any) -> SliceHeader:
-    meta = dataset.file_meta
-    syntax = UID(str(meta.get("TransferSyntaxUID", "")) or _guessed_syntax(dataset))
-    offset, length = _pixel_data(stream, syntax)
+def _slice(file: InputFile, series: str, elements: Elements) -> SliceHeader:
+    dataset = elements.values
+    if elements.pixels is None:
+        raise UnusableError(Reason.NO_PIXELS, "the CT image has no pixel data, or ends before them")
     slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
     if "ModalityLUTSequence" in dataset or not slope or intercept is None:
         raise UnusableError(Reason.NOT_HU, "the slice has no rescale slope and intercept to Hounsfield units")
@@ -238,9 +196,9 @@ def _slice(file: InputFile, series: str, dataset: Dataset, stream: Any) -> Slice
         sop=str(dataset.get("SOPInstanceUID", "")),
         patient=_patient(dataset, series),
         frame_of_reference=str(dataset.get("FrameOfReferenceUID", "")),
-        syntax=syntax,
-        offset=offset,
-        length=length,
+        syntax=elements.syntax,
+        offset=elements.pixels[0],
+        length=elements.pixels[1],
         rows=rows,
         columns=columns,
         bits_allocated=allocated,
@@ -261,7 +219,7 @@ def _slice(file: InputFile, series: str, dataset: Dataset, stream: Any) -> Slice
     )
 
 
-def _patient(dataset: Dataset, series: str) -> tuple[str, ...]:
+def _patient(dataset: Values, series: str) -> tuple[str, ...]:
     """The patient's identifiers; without a Patient ID the study, or else the series, stands for the patient."""
     identifier = str(dataset.get("PatientID") or "").strip()
     if identifier:
@@ -269,7 +227,7 @@ def _patient(dataset: Dataset, series: str) -> tuple[str, ...]:
     return "study", str(dataset.get("StudyInstanceUID") or series)
 
 
-def _number(dataset: Dataset, keyword: str) -> float | None:
+def _number(dataset: Values, keyword: str) -> float | None:
     try:
         value = float(dataset.get(keyword, ""))
     except (TypeError, ValueError):
@@ -277,40 +235,8 @@ def _number(dataset: Dataset, keyword: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _integer(dataset: Dataset, keyword: str) -> int | None:
+def _integer(dataset: Values, keyword: str) -> int | None:
     value = dataset.get(keyword)
     if isinstance(value, bytes):
         return int.from_bytes(value[:2], "little")
     return int(value) if isinstance(value, int | float) else None
-
-
-def _guessed_syntax(dataset: Dataset) -> str:
-    """Transfer syntax of a file without meta information, by how pydicom could read it."""
-    implicit, little = dataset.original_encoding
-    if implicit:
-        return _IMPLICIT
-    return "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
-
-
-def _pixel_data(stream: Any, syntax: UID) -> tuple[int, int]:
-    """Offset and length of the value of Pixel Data, at which pydicom has stopped; (-1, -1) inside a deflated data set.
-
-    Raises:
-        UnusableError: there is none.
-    """
-    if syntax.is_deflated:
-        return -1, -1
-    little = syntax != "1.2.840.10008.1.2.2"
-    order = "<" if little else ">"
-    start = stream.tell()
-    element = stream.read(12)
-    if len(element) < 12:
-        raise UnusableError(Reason.NO_PIXELS, "the CT image has no pixel data, or ends before them")
-    group, number = struct.unpack(f"{order}HH", element[:4])
-    if (group << 16 | number) != _PIXEL_DATA:
-        raise UnusableError(Reason.NO_PIXELS, "the CT image has no integer pixel data")
-    if element[4:6] in (b"OW", b"OB", b"UN"):
-        length = struct.unpack(f"{order}I", element[8:12])[0]
-        return start + 12, -1 if length == 0xFFFFFFFF else length
-    length = struct.unpack(f"{order}I", element[4:8])[0]
-    return start + 8, -1 if length == 0xFFFFFFFF else length

@@ -69,7 +69,8 @@ def precision_recall(
         axes.step(recall, precision, where="pre", color=PREDICTION, linewidth=1.6, label=f"AP {average.value:.3f}")
         axes.axhline(prevalence, color=MUTED, linestyle=":", linewidth=1, label=f"prevalence {prevalence:.2%}")
         if point[0] is not None and point[1] is not None:
-            axes.plot([point[0]], [point[1]], "o", color=INK, markersize=6, label=f"threshold {threshold:g}", clip_on=False, zorder=3)
+            label = f"threshold {threshold:g}"
+            axes.plot([point[0]], [point[1]], "o", color=INK, markersize=6, label=label, clip_on=False, zorder=3)
         axes.set(
             xlim=(0, 1), ylim=(0, 1.02), xlabel="Recall", ylabel="Precision", title="Precision-recall curve, pooled"
         )
@@ -141,7 +142,7 @@ def slice_scatter(true: Sequence[float], predicted: Sequence[float], line: Regre
         axes.plot(true, predicted, "o", color=PREDICTION, markersize=5, alpha=0.85, label="one series")
         axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="True slice number", ylabel="Predicted slice number")
         axes.set_title("Predicted against true slice")
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
     return figure
 
 

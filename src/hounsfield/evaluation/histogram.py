@@ -23,8 +23,8 @@ BINS = 1 << 20
 _HALF = BINS // 2
 _DROPPED_BITS = 9
 _SMALLEST = 0x35800000  # bits of 2^-20
-_SIGN, _MAGNITUDE, _INFINITY = 0x80000000, 0x7FFFFFFF, 0x7F800000
-_EMPTY, _MIXED = 0xFFFFFFFF, 0xFFFFFFFE  # bits of NaN, which no score has
+_MAGNITUDE, _INFINITY = np.uint32(0x7FFFFFFF), np.int32(0x7F800000)
+_EMPTY, _MIXED = np.uint32(0xFFFFFFFF), np.uint32(0xFFFFFFFE)  # bits of NaN, which no score has
 
 Floats = npt.NDArray[np.float64]
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
@@ -41,21 +41,24 @@ def _compiled(kernel: Kernel) -> Kernel:
 
 
 @_compiled
-def _bin(bits: int) -> int:
-    """The bin of the bits of a float32 that is neither NaN nor -0.0."""
-    place = min(max((bits & _MAGNITUDE) - _SMALLEST >> _DROPPED_BITS, 0), _HALF - 1)
-    return _HALF - 1 - place if bits & _SIGN else _HALF + place
+def _bin(bits: Any) -> Any:
+    """The bin of the bits (uint32) of a float32 that is neither NaN nor -0.0. In 32-bit integers, which is faster."""
+    place = (np.int32(bits & _MAGNITUDE) - np.int32(_SMALLEST)) >> np.int32(_DROPPED_BITS)
+    place = min(max(place, np.int32(0)), np.int32(_HALF - 1))
+    negative = np.int32(bits) >> np.int32(31)  # 0 or -1: x ^ -1 is -1 - x
+    return np.uint32((place ^ negative) + np.int32(_HALF))
 
 
 @_compiled
 def _fill(scores: Any, labels: Any, counts: Any, values: Any) -> bool:
     """Count scores given as the bits of float32; False at the first NaN."""
     for i in range(scores.size):
-        bits: Any = np.int64(scores[i])
-        if (bits & _MAGNITUDE) > _INFINITY:
+        bits = scores[i]
+        magnitude = np.int32(bits & _MAGNITUDE)
+        if magnitude > _INFINITY:
             return False
-        if bits == _SIGN:  # -0.0 equals 0.0
-            bits = 0
+        if magnitude == 0:  # -0.0 equals 0.0
+            bits = np.uint32(0)
         place = _bin(bits)
         counts[place, 1 if labels[i] else 0] += 1
         known = values[place]
@@ -200,7 +203,7 @@ class ScoreHistogram:
         Exact at 0.5, which is the edge of a bin; elsewhere a bin that the threshold divides counts as positive.
         """
         score = np.float32(math.log(probability) - math.log1p(-probability)) + np.float32(0)
-        first = int(_bin(int(score.view(np.uint32))))
+        first = int(_bin(score.view(np.uint32)))
         fp, tp = (int(count) for count in self._counts[first:].sum(axis=0))
         return Counts(tp, fp, self.positives - tp, self.negatives - fp)
 

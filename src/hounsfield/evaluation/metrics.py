@@ -126,3 +126,12 @@ def caveats(metrics: dict[str, Any]) -> list[str]:
 def counted(count: int, noun: str) -> str:
     """`1 patient`, `1,200 patients`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def window_text(window: dict[str, Any]) -> str:
+    """`[-125, 225] HU, 8 bits` and the like."""
+    parts = [f"[{window['lower']:g}, {window['upper']:g}] HU"]
+    if window["stretch"] != "none":
+        parts.append("histogram stretch of each slice")
+    parts.append(f"{window['bits']} bits" if window["bits"] else "float32")
+    return ", ".join(parts)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from hounsfield.data.evaluation import FIGURES, REPORT
 from hounsfield.evaluation import figures
 from hounsfield.evaluation.histogram import ScoreHistogram
-from hounsfield.evaluation.metrics import counted
+from hounsfield.evaluation.metrics import counted, window_text
 
 UNDEFINED = "–"
 SPLIT_NAMES = {
@@ -48,7 +48,9 @@ class ReportWriter:
         self._png(name, figure)
         page.plots.append({"svg": figures.svg(figure), "caption": caption})
 
-    def case_group(self, page: Page, name: str, legend: str, keys: bool, cases: Iterable[tuple[Figure, str]]) -> None:
+    def case_group(
+        self, page: Page, name: str, legend: str, outlines: bool, cases: Iterable[tuple[Figure, str]]
+    ) -> None:
         """Add figures with pixels and their captions, embedded as PNG, under the heading "NAME cases"."""
         shown = [
             {"image": b64encode(self._png(f"{name}_{place}", figure)).decode("ascii"), "caption": caption}
@@ -56,7 +58,7 @@ class ReportWriter:
         ]
         if shown:
             title = f"{name.capitalize()} cases"
-            page.cases.append({"title": title, "legend": legend, "keys": keys, "cases": shown})
+            page.cases.append({"title": title, "legend": legend, "outlines": outlines, "cases": shown})
 
     def curve(self, page: Page, metrics: dict[str, Any], histogram: ScoreHistogram) -> None:
         """Add the pooled precision-recall curve, if there is one."""
@@ -121,15 +123,6 @@ def tile(name: str, value: float | None, form: str = ".3f") -> dict[str, str]:
 def mean_sd(values: dict[str, Any], name: str, form: str = ".3f") -> str:
     """Mean ± SD of `name`."""
     return f"{number(values[f'{name}_mean'], form)} ± {number(values[f'{name}_sd'], form)}"
-
-
-def window_text(window: dict[str, Any]) -> str:
-    """`[-125, 225] HU, 8 bits` and the like."""
-    parts = [f"[{window['lower']:g}, {window['upper']:g}] HU"]
-    if window["stretch"] != "none":
-        parts.append("histogram stretch of each slice")
-    parts.append(f"{window['bits']} bits" if window["bits"] else "float32")
-    return ", ".join(parts)
 
 
 def worst_and_best(ranked: Sequence[Any], count: int) -> dict[str, list[Any]]:

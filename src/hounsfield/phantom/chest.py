@@ -1,14 +1,18 @@
-"""Chest: body wall, lungs with vessels, mediastinum, diaphragm with the organs below it, and what resembles a tumour."""
+"""Chest: body wall, lungs with vessels, diaphragm with the organs below it, bones, and tumours."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+from scipy.interpolate import PchipInterpolator
 
-from hounsfield.phantom.canvas import Canvas, Float, Texture, Warp, ellipse_distance
+from hounsfield.phantom.canvas import Canvas, ellipse_distance
+from hounsfield.phantom.fields import Float, Texture, Warp
+from hounsfield.phantom.lesions import LungMap, Mimics, place_tumours
+from hounsfield.phantom.mediastinum import Mediastinum
+from hounsfield.phantom.ribs import Ribs
 from hounsfield.phantom.shapes import Array, Outline, Polar, Track, Tubes, tree
-from hounsfield.phantom.spine import Spine, paint_ribs, ribs
-from hounsfield.phantom.tumour import Tumour
+from hounsfield.phantom.spine import Spine
 from hounsfield.phantom.wall import Wall
 
 _CAGE = (  # level, half width, front y, back y of the inner chest wall
@@ -65,7 +69,7 @@ _LEFT = (
 
 
 class Chest:
-    """One patient's chest with one or two tumours (about half of all tumours on the chest wall)."""
+    """One patient's chest with one or two tumours."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.spine = Spine(rng)
@@ -74,32 +78,23 @@ class Chest:
         breast = float(rng.uniform(18, 48)) if rng.random() < 0.45 else 0.0
         self.wall = Wall(rng, self.cage, _MUSCLE, fat=float(rng.uniform(5, 26)), breast=breast)
         self.front, self.back, self.half_width = self.wall.reach((3.0, 6.4, 10.0))
-        self._right, self._left = (
-            Track([row[0] for row in rows], [row[1:] for row in rows]) for rows in (_RIGHT, _LEFT)
-        )
-        self._ribs = ribs(self.spine, self.cage, rng, 1, 11)
+        self._borders = tuple(Track([row[0] for row in rows], [row[1:] for row in rows]) for rows in (_RIGHT, _LEFT))
+        self._ribs = Ribs.grow(rng, self.spine, self.cage, 1, 11)
         self._contrast = bool(rng.random() < 0.65)
         self._blood = float(rng.uniform(130, 260)) if self._contrast else float(rng.uniform(36, 46))
         self._muscle = float(rng.uniform(46, 62))
+        right = self.spine.z(float(rng.uniform(8.6, 9.6)))
+        self._domes_at = (right, right - float(rng.uniform(6, 20)))
+        self._mediastinum = Mediastinum(rng, self._contrast, self._blood)
         self._texture = Texture(rng, 7.0)
         self._lung = float(rng.uniform(-880, -820))
-        self._apex = (self.spine.z(float(rng.uniform(8.6, 9.6))), 0.0)
-        self._apex = (self._apex[0], self._apex[0] - float(rng.uniform(6, 20)))
-        self._heart = float(rng.uniform(0.88, 1.12))
-        self._effusion = float(rng.uniform(6, 16)) if rng.random() < 0.2 else 0.0
-        self._effusion_side = int(rng.choice([-1, 1]))
         self._dependent = float(rng.uniform(20, 90))
-        self._phase = rng.uniform(0, 2 * np.pi, 12)
-        voxels = self._lung_map(8.0)
-        self._vessels = self._grow(rng, voxels)
-        self.tumours = self._seed_tumours(rng, voxels)
-        self._nodules = self._seed_nodules(rng, voxels)
-        self._bands = self._seed_bands(rng)
-        self._plaques = [
-            (float(rng.uniform(0.2, 0.85) * np.pi * rng.choice([-1, 1])), float(rng.uniform(3.5, 10)))
-            + (float(rng.uniform(0.12, 0.35)), float(rng.uniform(3, 7)))
-            for _ in range(int(rng.integers(0, 4)))
-        ]
+        self._phase = rng.uniform(0, 2 * np.pi, 5)
+        lungs = self._map_lungs(8.0)
+        self._arteries, self._bronchi = self._grow(rng, lungs)
+        self._mimics = Mimics(rng, lungs, self.cage, right)
+        heights = right - 40, self.spine.z(3.0)
+        self.tumours = place_tumours(rng, lungs, self._to_wall, heights, self._contrast)
 
     def extent(self, rng: np.random.Generator) -> tuple[float, float]:
         return self.spine.z(float(rng.uniform(11.4, 13.2))), self.spine.z(float(rng.uniform(0.2, 1.0)))
@@ -114,9 +109,9 @@ class Chest:
         self.wall.paint(canvas, polar, level, self._muscle)
         cavity = canvas.coverage(inner)
         canvas.blend(cavity, -98)
-        lung, sides = self._lungs(canvas, inner, level)
+        lung = canvas.coverage(self._lungs(canvas, inner, level))
         self._below_diaphragm(canvas, cavity)
-        self._mediastinum(canvas, level)
+        self._mediastinum.paint(canvas, level)
         self._fill_lungs(canvas, lung, polar, level)
         tumour = np.zeros(canvas.shape, np.float32)
         wall = canvas.coverage(inner - 3.0)
@@ -124,37 +119,33 @@ class Chest:
             item.paint(canvas, wall, tumour)
         self._shoulders(canvas, level)
         self.spine.paint(canvas)
-        paint_ribs(canvas, self._ribs, self.spine.bone)
+        self._ribs.paint(canvas, self.spine.bone)
         self._sternum(canvas, level)
         return tumour
 
-    def _lungs(self, canvas: Canvas, inner: Float, level: float) -> tuple[Float, Float]:
-        """Coverage of the lungs, and the signed distance in mm to their surface."""
+    def _lungs(self, canvas: Canvas, inner: Float, level: float) -> Float:
+        """Signed distance in mm to the lungs' surface; `inner` is that to the cage."""
+        if level < 0.95:
+            return np.full_like(inner, 5)
         _, front, back = self.cage.bounds(level)
-        y = np.linspace(front, back, 96)
-        depth = (y - front) / max(back - front, 1)
-        at = np.clip((canvas.y - np.float32(front)) * np.float32(95 / max(back - front, 1)), 0, 95)
-        fine = [
-            Track(list(_DEPTHS), [[v] for v in border(level)])(depth)[:, 0].astype(np.float32)
-            for border in (self._right, self._left)
-        ]
+        fine = np.linspace(0, 1, 128)
+        at = np.clip((canvas.y - np.float32(front)) / np.float32(back - front) * 127, 0, 126.99)
         low = at.astype(np.int32)
         part = at - low
-        high = np.minimum(low + 1, 95)
-        right, left = (row[low] * (1 - part) + row[high] * part for row in fine)
-        medial = np.where(canvas.x < 0, canvas.x + right, left - canvas.x)
-        distance = np.maximum(inner, medial)
+        right, left = (
+            row[low] * (1 - part) + row[low + 1] * part
+            for row in (PchipInterpolator(_DEPTHS, track(level))(fine).astype(np.float32) for track in self._borders)
+        )
+        distance = np.maximum(inner, np.where(canvas.x < 0, canvas.x + right, left - canvas.x))
         for dome in self._domes(canvas.z):
             if dome is not None:
                 distance = np.maximum(distance, -ellipse_distance(canvas.x, canvas.y, *dome))
-        if level < 0.95:
-            distance = np.maximum(distance, np.float32(5))
-        return canvas.coverage(distance), distance
+        return distance
 
     def _domes(self, z: float) -> list[tuple[tuple[float, float], tuple[float, float]] | None]:
         """Ellipses of the abdomen under the right and the left diaphragm at height z."""
         domes: list[tuple[tuple[float, float], tuple[float, float]] | None] = []
-        for apex, centre in zip(self._apex, ((-70.0, -42.0), (66.0, -48.0)), strict=True):
+        for apex, centre in zip(self._domes_at, ((-70.0, -42.0), (66.0, -48.0)), strict=True):
             share = (apex - z) / 78
             size = float(np.sqrt(max(share, 0)))
             domes.append(None if share <= 0 else (centre, (74 * size + 4 * share, 92 * size)))
@@ -171,12 +162,13 @@ class Chest:
                 x, y = centre[0] + a * far * np.cos(turn + canvas.z / 60), centre[1] + b * far * np.sin(turn)
                 if a > 25:
                     canvas.ellipse((x, y), (4.0, 3.0), liver + (30 if self._contrast else -14), angle=turn, soft=2)
-            deep = self._apex[0] - canvas.z
+            deep = self._domes_at[0] - canvas.z
             canvas.ellipse((-5, -70), (min(deep, 50) * 1.3, min(deep, 40) * 0.9), liver, within=cavity)
         if left is not None:
             centre, (a, b) = left
-            deep = self._apex[1] - canvas.z
-            canvas.ellipse((centre[0] + 22, centre[1] + 52), (min(deep * 0.8, 32), min(deep, 42)), spleen, within=cavity)
+            deep = self._domes_at[1] - canvas.z
+            size = (min(deep * 0.8, 32), min(deep, 42))
+            canvas.ellipse((centre[0] + 22, centre[1] + 52), size, spleen, within=cavity)
             stomach = (centre[0] - 6, centre[1] - 6)
             size = (min(deep, 42.0), min(deep * 0.9, 40.0))
             canvas.ellipse(stomach, size, 45, within=cavity)
@@ -185,114 +177,16 @@ class Chest:
                 box, alpha = inside
                 canvas.blend(alpha * canvas.coverage(canvas.y[box] - np.float32(stomach[1] - 14)), -980, box)
 
-    def _mediastinum(self, canvas: Canvas, level: float) -> None:
-        blood, wall = self._blood, 40.0
-        vein = blood * 0.92 if self._contrast else blood
-        gap = 1.0 * self._heart
-
-        def near(at: float, half: float) -> float:
-            return float(np.sqrt(max(0.0, 1 - ((level - at) / half) ** 2)))
-
-        if level < 4.0:
-            canvas.ellipse((-4, -24), (13, 15), -60)
-            for x, y, r, lean in ((-19, -46, 5.0, 2.0), (2, -52, 4.0, -2.0), (16, -38, 4.5, 2.5)):
-                canvas.ellipse((x - lean * (4 - level), y + 4 * (4 - level)), (r, r), blood)
-            for x, y in ((-27, -58), (12, -64)):
-                canvas.ellipse((x, y + 5 * (4 - level)), (8, 6), vein)
-            thyroid = near(0.6, 0.9)
-            for sign in (-1, 1):
-                canvas.ellipse((sign * 15, -36), (8 * thyroid, 12 * thyroid), 110)
-        arch = near(4.05, 0.45)
-        if arch > 0:
-            canvas.curve([(-14, -66), (-3, -56), (12, -38), (25, -16)], [13 * arch] * 4, blood)
-        if 4.1 < level < 7.7:
-            canvas.ellipse((-10 + (level - 4) * 2, -74), (15.5, 15.5), wall)
-            canvas.ellipse((-10 + (level - 4) * 2, -74), (14.3, 14.3), blood)
-        if level > 4.1:
-            x, y = float(np.interp(level, [4, 8, 12], [27, 25, 10])), float(np.interp(level, [4, 8, 12], [-12, -16, -30]))
-            canvas.ellipse((x, y), (13, 13), wall)
-            canvas.ellipse((x, y), (11.7, 11.7), blood)
-        if 3.4 < level < 7:
-            canvas.ellipse((-27, -58), (8.5, 10), vein)
-        trunk = near(5.9, 0.75)
-        canvas.ellipse((17, -80), (14 * trunk, 15 * trunk), blood)
-        r = 9.5 * near(5.75, 0.42)
-        canvas.curve([(14, -66), (-8, -54), (-28, -48), (-44, -46)], [r, r, r * 0.95, r * 0.75], blood)
-        r = 9.0 * near(5.35, 0.42)
-        canvas.curve([(18, -68), (34, -48), (44, -34)], [r, r, r * 0.8], blood)
-        size = self._heart
-        heart = near(8.75, 1.75)
-        canvas.ellipse((20, -74), (62 * heart * size + gap, 44 * heart * size + gap), wall, angle=0.55, power=2.2)
-        if heart > 0.35:
-            blood_in = blood * 0.95 if self._contrast else blood - 2
-            muscle = 95.0 if self._contrast else 46.0
-            canvas.ellipse((36, -70), (38 * heart * size, 32 * heart * size), muscle, angle=0.6)
-            canvas.ellipse((38, -69), (25 * near(8.9, 1.3), 19 * near(8.9, 1.3)), blood_in, angle=0.6)
-            canvas.ellipse((8, -92), (36 * near(8.7, 1.35), 17 * near(8.7, 1.35)), blood_in * 0.95, angle=0.5)
-            canvas.ellipse((-22, -72), (19 * near(8.5, 1.4), 27 * near(8.5, 1.4)), blood_in * 0.9, angle=0.2)
-        atrium = near(7.3, 1.05)
-        canvas.ellipse((4, -42), (33 * atrium, 16 * atrium), blood)
-        for sign, x in ((-1, -48), (1, 52)):
-            r = 6.5 * near(7.0 + 0.15 * sign, 0.4)
-            canvas.curve([(sign * 24, -42), (x * 0.8, -40), (x, -33)], [r, r, r * 0.8], blood)
-        if level > 9.4:
-            canvas.ellipse((-24, -46), (12, 10), vein * 0.8 if self._contrast else vein)
-        canvas.ellipse((7 if level < 10 else 12, -27), (8, 5.5), 38)
-        if np.sin(canvas.z / 17 + self._phase[0]) > 0.55:
-            canvas.ellipse((7, -27), (2.5, 1.8), -700)
-        if 4.5 < level < 11:
-            canvas.ellipse((-8, -14), (4, 3.5), vein)
-        for i in range(4):
-            size_node = 5.5 * near(4.6 + 0.55 * i, 0.3)
-            canvas.ellipse((-14 + 11 * np.sin(self._phase[i]), -42 - 5 * i), (size_node * 1.3, size_node), 38)
-        self._airways(canvas, level)
-
-    def _airways(self, canvas: Canvas, level: float) -> None:
-        if level < 4.9:
-            canvas.ellipse((0, -35 + 2 * level), (10.5, 10), 45)
-            canvas.ellipse((0, -35 + 2 * level), (8.8, 8.3), -985)
-            return
-        for sign, slope, last in ((-1, 17.0, 7.4), (1, 24.0, 6.9)):
-            far = level - 4.75
-            if level < last:
-                x, y = sign * (5 + slope * far), -27 - 5 * far
-                shape = (8.5 - 1.0 * far, 6.8 - 0.6 * far)
-                canvas.ellipse((x, y), (shape[0] + 1.6, shape[1] + 1.6), 45)
-                canvas.ellipse((x, y), shape, -985)
-
     def _fill_lungs(self, canvas: Canvas, lung: Float, polar: Polar, level: float) -> None:
-        y = canvas.y
-        grain = self._texture(canvas.x, y, canvas.z)
-        tissue = self._lung + self._dependent * np.clip((y + 20) / 75, 0, 1) ** 2 + 13 * grain
-        canvas.blend(lung, tissue.astype(np.float32))
-        arteries, airways = self._vessels
-        canvas.blend(arteries.coverage(canvas) * lung, self._blood * 0.8 if self._contrast else 38)
-        walls, lumen = airways
+        """Parenchyma, denser towards the back, with arteries, bronchi and what resembles a tumour."""
+        tissue = self._lung + 13 * self._texture(canvas.x, canvas.y, canvas.z)
+        tissue += np.float32(self._dependent) * np.clip((canvas.y + 20) / 75, 0, 1) ** 2
+        canvas.blend(lung, tissue)
+        canvas.blend(self._arteries.coverage(canvas) * lung, self._blood * 0.8 if self._contrast else 38)
+        walls = Tubes(self._bronchi.points, self._bronchi.radii + 0.9)
         canvas.blend(walls.coverage(canvas) * lung, -60)
-        canvas.blend(lumen.coverage(canvas) * lung, -960)
-        for centre, size, hu in self._nodules:
-            apart = abs(canvas.z - centre[2])
-            r = float(np.sqrt(max(size**2 - apart**2, 0)))
-            canvas.ellipse((centre[0], centre[1]), (r, r), hu, within=lung)
-        for angle, at, wide, thick in self._plaques:
-            height = float(np.exp(-(((level - at) / 0.8) ** 2)))
-            turn = np.angle(np.exp(1j * (polar.angles - angle)))
-            bulge = thick * height * np.exp(-((turn / wide) ** 2))
-            if height > 0.05:
-                edge = self.cage.radius(polar.angles, level) - bulge
-                canvas.blend(canvas.coverage(-polar.distance(edge), 2.0) * lung, 42)
-        if self._effusion and level > 7:
-            layer = self._effusion * float(np.clip((level - 7) / 3, 0, 1)) * 3
-            back = self.cage.bounds(level)[2]
-            fluid = canvas.coverage(np.float32(back - layer * 0.6 - 6) - y + np.abs(canvas.x) * np.float32(0.12), 2.5)
-            canvas.blend(fluid * lung * (np.sign(canvas.x) == self._effusion_side), 8)
-        for start, end, z, thick, slope in self._bands:
-            offset = canvas.z - z
-            strength = float(np.exp(-((offset / 7) ** 2)))
-            if strength > 0.05:
-                move = slope * offset
-                radii = (thick, thick * 0.4)
-                canvas.capsule((start[0], start[1] + move), (end[0], end[1] + move), radii, -20, lung, strength * 0.9)
+        canvas.blend(self._bronchi.coverage(canvas) * lung, -960)
+        self._mimics.paint(canvas, polar, level, lung)
 
     def _shoulders(self, canvas: Canvas, level: float) -> None:
         bone = self.spine.bone
@@ -353,66 +247,45 @@ class Chest:
                 vessels.append(tree(rng, root, goals, 0.62, bend=0.05))
             goals = side[rng.choice(len(side), 36, replace=False)]
             airways.append(tree(rng, np.array([sign * 40.0, -37.0, self.spine.z(6.2)]), goals, 1.0, exponent=2.9))
-        merged = [
-            Tubes.of([t.points for t in group], [t.radii for t in group])
-            for group in (vessels, airways)
-        ]
+        merged = [Tubes.of([t.points for t in group], [t.radii for t in group]) for group in (vessels, airways)]
         walls = Tubes(merged[1].points, merged[1].radii + 0.9)
         return merged[0], (walls, merged[1])
 
-    def _seed_tumours(self, rng: np.random.Generator, voxels: tuple[Array, Array]) -> list[Tumour]:
-        """One or two tumours that fit the lungs, attached or not with equal probability."""
-        points, depth = voxels
-        tumours: list[Tumour] = []
-        for _ in range(1 if rng.random() < 0.65 else 2):
-            attached = bool(rng.random() < 0.5)
-            radius = float(np.exp(rng.uniform(np.log(8.5), np.log(29))))
-            for _attempt in range(60):
-                centre = points[rng.integers(len(points))] + rng.uniform(-3, 3, 3)
-                if attached:
-                    centre = self._to_wall(centre, radius * float(rng.uniform(0.35, 0.7)))
-                middle = self.spine.z(3.0) - radius * 0.5 > centre[2] > self._apex[0] - 40 + radius * 0.5
-                apart = points - centre
-                near = depth[np.argmin((apart**2).sum(axis=1))]
-                lateral = abs(centre[0]) > 62 and centre[1] < 32
-                clear = all(np.linalg.norm(centre - t.centre) > radius + t.radius + 12 for t in tumours)
-                fits = lateral if attached else near > min(radius * 1.1 + 3, 34)
-                if middle and clear and fits and (attached or near > 6):
-                    break
-                radius = max(radius * 0.985, 8.5)
-            else:
-                continue
-            tumours.append(Tumour(rng, centre, radius, attached, self._contrast))
-        if not tumours:
-            centre = points[np.argmax(depth)]
-            tumours.append(Tumour(rng, centre, float(min(depth.max() * 0.8, 16.0)), False, self._contrast))
-        return tumours
+    def _map_lungs(self, step: float) -> LungMap:
+        heights = np.arange(self.spine.z(12.2), self.spine.z(0.9), step)
+        size = int(320 / step)
+        inside = np.zeros((len(heights), size, size), bool)
+        for i, z in enumerate(heights):
+            canvas = Canvas(size, step, float(z), step)
+            level = float(self.spine.level(z))
+            polar = Polar(canvas, self.cage.centre)
+            inner = polar.distance(self.cage.radius(polar.angles, level))
+            inside[i] = self._lungs(canvas, inner, level) < -1
+        depth = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=step)[1:-1, 1:-1, 1:-1]
+        index = np.argwhere(inside)
+        axis = (np.arange(size) - (size - 1) / 2) * step
+        return LungMap(np.stack([axis[index[:, 2]], axis[index[:, 1]], heights[index[:, 0]]], axis=1), depth[inside])
+
+    def _grow(self, rng: np.random.Generator, lungs: LungMap) -> tuple[Tubes, Tubes]:
+        """Pulmonary arteries and veins, and bronchi, from the hila to goals all over the lungs."""
+        vessels, bronchi = [], []
+        inside = lungs.points[lungs.depth > 8]
+        for sign in (-1, 1):
+            side = inside[np.sign(inside[:, 0]) == sign]
+            for kind in range(2):
+                goals = side[rng.choice(len(side), 330)] + rng.uniform(-4, 4, (330, 3))
+                root = np.array([sign * 44.0, -44 + 8 * kind, self.spine.z(5.7 + 0.9 * kind)])
+                vessels.append(tree(rng, root, goals, 0.62, bend=0.05))
+            root = np.array([sign * 40.0, -37.0, self.spine.z(6.2)])
+            bronchi.append(tree(rng, root, side[rng.choice(len(side), 36)], 1.0, exponent=2.9))
+        arteries, airways = (
+            Tubes.of([tubes.points for tubes in group], [tubes.radii for tubes in group])
+            for group in (vessels, bronchi)
+        )
+        return arteries, airways
 
     def _to_wall(self, point: Array, inside: float) -> Array:
         """The point on the same ray from the cage's axis, `inside` mm within the chest wall."""
         angle = np.arctan2(point[0], self.cage.centre - point[1])
         radius = float(self.cage.radius(np.array(angle), float(self.spine.level(point[2])))) - inside
         return np.array([radius * np.sin(angle), self.cage.centre - radius * np.cos(angle), point[2]])
-
-    def _seed_nodules(
-        self, rng: np.random.Generator, voxels: tuple[Array, Array]
-    ) -> list[tuple[Array, float, float]]:
-        points, depth = voxels
-        inside = points[depth > 8]
-        return [
-            (inside[rng.integers(len(inside))], float(rng.uniform(1.6, 3.2)), float(rng.choice([30, 60, 320, 600])))
-            for _ in range(int(rng.integers(1, 6)))
-        ]
-
-    def _seed_bands(
-        self, rng: np.random.Generator
-    ) -> list[tuple[tuple[float, float], tuple[float, float], float, float, float]]:
-        bands = []
-        for _ in range(int(rng.integers(0, 4))):
-            sign = float(rng.choice([-1, 1]))
-            start = (sign * float(rng.uniform(95, 122)), float(rng.uniform(-40, 25)))
-            end = (sign * float(rng.uniform(48, 70)), start[1] + float(rng.uniform(-30, 20)))
-            z = self._apex[0] + float(rng.uniform(-25, 45))
-            bands.append((start, end, z, float(rng.uniform(1.0, 2.6)), float(rng.uniform(-0.5, 0.5))))
-        return bands
-

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from hounsfield.phantom.canvas import AIR, Canvas, Float, Placement, Warp, ellipse_distance
+from hounsfield.phantom.canvas import AIR, Canvas, Placement, ellipse_distance
+from hounsfield.phantom.fields import Float, Warp
 
 LOWEST_HU = -1024
 HIGHEST_HU = 3071

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 
-from hounsfield.phantom.canvas import Canvas, Float
+from hounsfield.phantom.canvas import Canvas
+from hounsfield.phantom.fields import Float
 
 Array = npt.NDArray[np.float64]
 
@@ -58,7 +59,7 @@ class Outline:
         return float(half), float(front), float(back)
 
     def radius(self, angle: Array, level: float | Array) -> Array:
-        """Distance in mm from the centre to the outline in direction `angle`, 0 front, pi/2 patient's left, +-pi back."""
+        """Distance in mm from the centre to the outline in direction `angle`: 0 front, pi/2 the patient's left."""
         half, front, back = np.moveaxis(self._track(level), -1, 0)
         depth = np.where(np.cos(angle) > 0, self.centre - front, back - self.centre)
         power = self._power

@@ -1,4 +1,4 @@
-"""The spine from C7 to the coccyx: vertebrae that differ by level, discs, canal, processes, sacrum and ribs."""
+"""The spine from C7 to the coccyx: vertebrae that differ by level, discs, canal, processes and sacrum."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hounsfield.phantom.canvas import Canvas, Float, Texture, ellipse_distance
-from hounsfield.phantom.shapes import Array, Outline, Track, Tubes, bump, polyline
+from hounsfield.phantom.canvas import Canvas, Point, ellipse_distance
+from hounsfield.phantom.fields import Float, Texture
+from hounsfield.phantom.shapes import Array, Track, bump
 
 LEVELS = ("C7", *(f"T{i}" for i in range(1, 13)), *(f"L{i}" for i in range(1, 6)), *(f"S{i}" for i in range(1, 6)))
 """Level numbers are indices here, plus the part of the vertebra (body, then disc) from its top: 15.4 is mid-L3."""
@@ -106,7 +107,8 @@ class Spine:
         if x.size == 0:
             return cover
         # The end plates follow the curve of the spine, so a slice meets them at different heights front and back.
-        slope = (self.centre(level + 0.3)[1] - self.centre(level - 0.3)[1]) / (self.z(level - 0.3) - self.z(level + 0.3))
+        above, below = level - 0.3, level + 0.3
+        slope = (self.centre(below)[1] - self.centre(above)[1]) / (self.z(above) - self.z(below))
         fine = self.level(canvas.z - slope * (y - cy).astype(np.float64) * 0.9)
         part = (fine - np.floor(fine)) / (0.97 if level > S1 + 1 else BODY_SHARE)
         height = (self.z(np.floor(level)) - self.z(np.floor(level) + 1)) * BODY_SHARE
@@ -145,7 +147,7 @@ class Spine:
         back = cy + depth + 9
         spongy, compact = self.bone.spongy * 1.3, self.bone.compact
 
-        def bar(start: tuple[float, float], end: tuple[float, float], radii: tuple[float, float], amount: float) -> None:
+        def bar(start: Point, end: Point, radii: Point, amount: float) -> None:
             if amount > 0.02:
                 canvas.capsule(start, end, radii, compact, strength=amount)
                 inner = (radii[0] - 1.6, radii[1] - 1.6)
@@ -181,54 +183,3 @@ class Spine:
                 for y in (cy - 3, cy + 17):
                     canvas.ellipse((cx + sign * 19, y), (4.5, 4), -40, strength=hole)
         canvas.capsule((cx, cy + 20), (cx, cy + 26), (4, 3.5), self.bone.compact, strength=max(0.0, 1 - down / 4))
-
-
-def ribs(spine: Spine, cage: Outline, rng: np.random.Generator, first: int, last: int) -> tuple[Tubes, Tubes, Tubes]:
-    """Ribs of vertebrae T`first`..T`last` along the inner outline `cage`: compact bone, marrow, and costal cartilage."""
-    lines: list[Array] = []
-    thick: list[Array] = []
-    gristle: list[Array] = []
-    drop = rng.uniform(0.9, 1.1)
-    for number in range(first, last + 1):
-        fall = np.interp(number, [1, 3, 6, 9, 10, 11, 12], [30, 62, 92, 96, 88, 62, 36]) * drop
-        until = np.interp(number, [1, 4, 7, 9, 10, 11, 12], [0.86, 0.88, 0.83, 0.72, 0.63, 0.43, 0.27])
-        if number == 12:
-            until *= rng.uniform(0.75, 1.15)
-        for sign in (-1, 1):
-            along = np.linspace(0, 1, 90)
-            angle = np.pi * (1 - (0.09 + (until - 0.09) * along))
-            # A rib runs level for its first centimetres, then falls more and more steeply towards the front.
-            z = spine.z(number + 0.12) + 3 - fall * along * (0.55 + 0.45 * along)
-            level = spine.level(z)
-            radius = cage.radius(angle, level) + 5.0
-            points = np.stack([sign * radius * np.sin(angle), cage.centre - radius * np.cos(angle), z], axis=1)
-            cx, cy = spine.centre(number + 0.1)
-            start = np.array([[cx + sign * 19, cy + 12, spine.z(number + 0.1)], [cx + sign * 26, cy + 22, z[0] + 1]])
-            keep = sign * points[:, 0] > 33
-            line = polyline(np.concatenate([start, points[keep]]), 1.0)
-            lines.append(line)
-            thick.append(np.full(len(line), 5.2 if number < 11 else 4.3))
-            if number <= 10 and until > 0.5:
-                tip = points[-1]
-                rise = float(np.interp(number, [1, 5, 7, 10], [0, 4, 38, 62]))
-                goal_angle = np.pi * 0.06
-                goal_z = tip[2] + rise
-                ends = np.linspace(0, 1, 40)
-                turn = angle[-1] + (goal_angle - angle[-1]) * ends
-                z_turn = tip[2] + (goal_z - tip[2]) * ends
-                r_turn = cage.radius(turn, spine.level(z_turn)) + 5.0
-                soft = np.stack([sign * r_turn * np.sin(turn), cage.centre - r_turn * np.cos(turn), z_turn], axis=1)
-                gristle.append(polyline(soft, 1.2))
-    return (
-        Tubes.of(lines, thick),
-        Tubes.of(lines, [radius - 2.2 for radius in thick]),
-        Tubes.of(gristle, [np.full(len(line), 4.6) for line in gristle]),
-    )
-
-
-def paint_ribs(canvas: Canvas, tubes: tuple[Tubes, Tubes, Tubes], bone: Bone) -> None:
-    """Paint what `ribs` made."""
-    compact, marrow, gristle = tubes
-    canvas.blend(gristle.coverage(canvas) * np.float32(0.9), 105)
-    canvas.blend(compact.coverage(canvas), bone.compact * 0.85)
-    canvas.blend(marrow.coverage(canvas) * np.float32(0.8), bone.spongy)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hounsfield.phantom.canvas import Canvas, Texture
+from hounsfield.phantom.canvas import Canvas
+from hounsfield.phantom.fields import Texture
 from hounsfield.phantom.shapes import Array, Outline, Polar, Track, by_direction
 
 
