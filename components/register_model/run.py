@@ -12,7 +12,9 @@ from hounsfield.storage import read_manifest, sha256_bytes, write_json
 
 
 def run(config: Config, model: Path, evaluation: Path, result: Path | None = None) -> dict[str, Any]:
-    """Log `model` and `evaluation` to MLflow and register the model, unless these weights are registered already.
+    """Log `model` and `evaluation` to MLflow and register the model.
+
+    Weights that are registered already are not registered again, unless an injected run waits for them.
 
     Returns:
         `model_uri` (models:/NAME/VERSION), `name`, `version`, `aliases`, `run_id` and `tracking_uri`; also written to
@@ -54,7 +56,7 @@ def run(config: Config, model: Path, evaluation: Path, result: Path | None = Non
     if commit := logs.git_commit():
         tags["git_commit"] = commit
     with tracking.recording(config.tracking_uri) as uri:
-        version = policy.find(name, weights_hash)
+        version = None if os.environ.get("MLFLOW_RUN_ID") else policy.find(name, weights_hash)
         known = version is not None
         if version is None:
             with tracking.open_run(experiment, uri, f"{name} {card.architecture}", tags) as run_id:
