@@ -20,6 +20,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from hounsfield.dicom.headers import InputFile, SliceHeader, read_header
 from hounsfield.dicom.ingest import default_workers
+from hounsfield.dicom.parallel import batched_map
 from hounsfield.dicom.series import build_series
 
 
@@ -35,7 +36,7 @@ def generate(folder: Path, slices: int, size: int = 512) -> None:
         dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
         dataset.SeriesInstanceUID, dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = series, study, frame
         dataset.Modality, dataset.ImageType, dataset.PatientID = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"], "1"
-        dataset.PatientName, dataset.StudyDate, dataset.StudyTime, dataset.AccessionNumber = "A", "20200101", "1200", "1"
+        dataset.PatientName, dataset.StudyDate, dataset.StudyTime = "A", "20200101", "1200"
         dataset.Manufacturer, dataset.InstitutionName, dataset.StationName = "ACME", "Hospital", "CT1"
         dataset.KVP, dataset.XRayTubeCurrent, dataset.ExposureTime, dataset.ConvolutionKernel = 120, 200, 500, "B30f"
         dataset.GantryDetectorTilt, dataset.TableHeight, dataset.RotationDirection = 0, 150, "CW"
@@ -55,7 +56,7 @@ def generate(folder: Path, slices: int, size: int = 512) -> None:
 def ours(files: list[Path]) -> np.ndarray:
     """Headers once, sorted by position, pixels straight into the volume."""
     with ThreadPoolExecutor(default_workers()) as pool:
-        headers = list(pool.map(read_header, [InputFile(path, path.name) for path in files]))
+        headers = list(batched_map(pool, read_header, [InputFile(path, path.name) for path in files], 64))
         series = build_series([header for header in headers if isinstance(header, SliceHeader)], 2)
         return series.read(pool)[0]
 

@@ -116,14 +116,16 @@ def test_rtstruct_with_several_regions_needs_a_name(tmp_path: Path) -> None:
     slices = factory.write_series(tmp_path / "ct", HU)
     regions = {"GTV": [box(2, (3.5, 8.5), (2.5, 10.5))], "Heart": [box(3, (0.5, 4.5), (0.5, 4.5))]}
     factory.write_rtstruct(tmp_path / "rs.dcm", slices, regions)
-    with pytest.raises(InputError, match="ambiguous-label .*regions GTV, Heart: choose with --roi"):
+    with pytest.raises(InputError, match=r"ambiguous-label .*regions GTV, Heart: choose with --roi"):
         ingest(tmp_path, tmp_path / "out")
     assert mask_of(ingest(tmp_path, tmp_path / "out", roi="heart")).sum() == 16
 
 
 def test_rtstruct_off_the_slices_is_refused(tmp_path: Path) -> None:
     slices = factory.write_series(tmp_path / "ct", HU)
-    factory.write_rtstruct(tmp_path / "rs.dcm", slices, {"GTV": [box(2, (3, 8), (2, 10)) + (0, 0, 1)]})
+    beside = box(2, (3, 8), (2, 10))
+    beside[:, 2] += 1
+    factory.write_rtstruct(tmp_path / "rs.dcm", slices, {"GTV": [beside]})
     with pytest.raises(InputError, match=r"label-geometry .*1\.00 mm off"):
         ingest(tmp_path, tmp_path / "out")
 
@@ -182,7 +184,9 @@ def test_label_of_another_geometry_refuses_the_case(tmp_path: Path, geometry: di
 
 def test_float_noise_of_geometry_is_tolerated(tmp_path: Path) -> None:
     factory.write_series(tmp_path / "ct", HU)
-    write_volume(tmp_path / "label.nii.gz", MASK.astype(np.uint8), origin=(-40.0005, -30, 100), spacing=(0.8001, 0.8, 2.5))
+    write_volume(
+        tmp_path / "label.nii.gz", MASK.astype(np.uint8), origin=(-40.0005, -30, 100), spacing=(0.8001, 0.8, 2.5)
+    )
     assert mask_of(ingest(tmp_path, tmp_path / "out")).sum() == MASK.sum()
 
 
@@ -221,7 +225,7 @@ def test_seg_beyond_or_beside_the_series_is_refused(tmp_path: Path) -> None:
         ingest(tmp_path, tmp_path / "out")
     slices[2].ImagePositionPatient = [first[0], first[1], first[2] + 250]
     factory.write_seg(tmp_path / "seg.dcm", slices, {"tumour": MASK})
-    with pytest.raises(InputError, match="label-geometry .*beyond"):
+    with pytest.raises(InputError, match=r"label-geometry .*beyond"):
         ingest(tmp_path, tmp_path / "out")
 
 
@@ -230,7 +234,7 @@ def test_corrupt_label_refuses_the_case(tmp_path: Path) -> None:
     factory.write_seg(tmp_path / "seg.dcm", slices, {"tumour": MASK})
     data = (tmp_path / "seg.dcm").read_bytes()
     (tmp_path / "seg.dcm").write_bytes(data[:-50])
-    with pytest.raises(InputError, match="unreadable .*segmentation object"):
+    with pytest.raises(InputError, match=r"unreadable .*segmentation object"):
         ingest(tmp_path, tmp_path / "out")
 
 
@@ -240,11 +244,7 @@ def test_cases_file_with_volumes_folders_and_splits(tmp_path: Path) -> None:
     factory.write_seg(tmp_path / "labels" / "seg.dcm", slices, {"tumour": MASK})
     write_volume(tmp_path / "v" / "ct.nrrd", HU.astype(np.float32) + np.float32(0.25))
     write_volume(tmp_path / "v" / "mask.mha", MASK.astype(np.float64) * 29)
-    text = (
-        "image,label,label_value,patient,split\n"
-        "dicom/a,labels,,,train\n"
-        "v/ct.nrrd,v/mask.mha,29,someone,test\n"
-    )
+    text = "image,label,label_value,patient,split\ndicom/a,labels,,,train\nv/ct.nrrd,v/mask.mha,29,someone,test\n"
     store = ingest_cases(tmp_path, text, tmp_path / "out")
     rows = {row.source: row for row in store.series}
     assert {name: row.split for name, row in rows.items()} == {"dicom": "train", "nrrd": "test"}
@@ -267,6 +267,7 @@ def test_cases_file_with_volumes_folders_and_splits(tmp_path: Path) -> None:
         ("image,split\nct,training\n", "line 2: split 'training'"),
         ("image\n", "has no case"),
         ("image\nct,3\n", "line 2: more values"),
+        ("image,patient,split\nct,a,train\nct,a,test\n", "line 3: split 'test' differs from 'train'"),
     ],
 )
 def test_faults_of_a_cases_file_name_the_line(tmp_path: Path, text: str, words: str) -> None:

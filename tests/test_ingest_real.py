@@ -200,7 +200,12 @@ def test_seg_of_highdicom_equal_its_own_reading(real_data: Path, name: str) -> N
 def test_faulty_and_foreign_series_have_their_reason(
     real_data: Path, tmp_path: Path, folder: str, expected: dict[str, int]
 ) -> None:
-    run(Config(), [str(real_data / folder), str(real_data / "abdomen_dicom_crlm_1004/CRLM-CT-1004")], None, tmp_path / "o")
+    run(
+        Config(),
+        [str(real_data / folder), str(real_data / "abdomen_dicom_crlm_1004/CRLM-CT-1004")],
+        None,
+        tmp_path / "o",
+    )
     assert SeriesStore(tmp_path / "o").manifest["rejected"] == expected
 
 

@@ -45,7 +45,19 @@ def read_cases(path: Path) -> list[CaseRow]:
     rows = [_row(path, reader.line_num, values) for values in reader]
     if not rows:
         raise InputError(f"{path} has no case: expected one row per image below the header")
+    _require_one_split(path, rows)
     return rows
+
+
+def _require_one_split(path: Path, rows: list[CaseRow]) -> None:
+    first: dict[str, CaseRow] = {}
+    for row in rows:
+        other = first.setdefault(row.patient, row) if row.patient else row
+        if other.split != row.split:
+            raise InputError(
+                f"{path}, line {row.line}: split {row.split!r} differs from {other.split!r} of the same patient in line "
+                f"{other.line}: a patient belongs to one split"
+            )
 
 
 def _row(path: Path, line: int, values: dict[str | None, str | None]) -> CaseRow:

@@ -81,8 +81,8 @@ def read_elements(stream: BinaryIO) -> Elements:
     stream.seek(0)
     dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
     known = uid(str(dataset.file_meta.get("TransferSyntaxUID", "")) or _guessed_syntax(dataset))
-    values = {keyword: dataset[keyword].value for keyword in _KEYWORDS if keyword in dataset}
-    return Elements(values, known, _pixels(stream, known))
+    slow = {keyword: dataset[keyword].value for keyword in _KEYWORDS if keyword in dataset}
+    return Elements(slow, known, _pixels(stream, known))
 
 
 def _guessed_syntax(dataset: Dataset) -> str:

@@ -190,6 +190,12 @@ def _slice(file: InputFile, series: str, elements: Elements) -> SliceHeader:
     allocated, stored = int(dataset.get("BitsAllocated") or 0), int(dataset.get("BitsStored") or 0)
     if allocated not in (8, 16) or not 0 < stored <= allocated or dataset.get("SamplesPerPixel", 1) != 1:
         raise UnusableError(Reason.UNSUPPORTED_PIXELS, f"{allocated} bits allocated, {stored} stored: expected 8 or 16")
+    high_bit = int(dataset.get("HighBit", stored - 1))
+    if not stored - 1 <= high_bit < allocated:
+        raise UnusableError(Reason.UNSUPPORTED_PIXELS, f"high bit {high_bit} does not fit {stored} of {allocated} bits")
+    offset, length = elements.pixels
+    if length >= 0 and (length < rows * columns * allocated // 8 or offset + length > file.path.stat().st_size):
+        raise UnusableError(Reason.UNREADABLE, "a slice is truncated: it has fewer pixels than rows times columns")
     return SliceHeader(
         file=file,
         series=series,
@@ -197,13 +203,13 @@ def _slice(file: InputFile, series: str, elements: Elements) -> SliceHeader:
         patient=_patient(dataset, series),
         frame_of_reference=str(dataset.get("FrameOfReferenceUID", "")),
         syntax=elements.syntax,
-        offset=elements.pixels[0],
-        length=elements.pixels[1],
+        offset=offset,
+        length=length,
         rows=rows,
         columns=columns,
         bits_allocated=allocated,
         bits_stored=stored,
-        high_bit=int(dataset.get("HighBit", stored - 1)),
+        high_bit=high_bit,
         signed=dataset.get("PixelRepresentation") == 1,
         position=(position[0], position[1], position[2]),
         orientation=orientation,
@@ -223,7 +229,8 @@ def _patient(dataset: Values, series: str) -> tuple[str, ...]:
     """The patient's identifiers; without a Patient ID the study, or else the series, stands for the patient."""
     identifier = str(dataset.get("PatientID") or "").strip()
     if identifier:
-        return "patient", identifier, str(dataset.get("IssuerOfPatientID") or "").strip()
+        issuer = str(dataset.get("IssuerOfPatientID") or "").strip()
+        return ("patient", identifier, issuer) if issuer else ("patient", identifier)
     return "study", str(dataset.get("StudyInstanceUID") or series)
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +20,20 @@ from hounsfield.dicom.geometry import Grid, Orientation
 from hounsfield.dicom.headers import InputFile, LabelHeader, SliceHeader, VolumeFile, is_volume_name, read_header
 from hounsfield.dicom.labels import Label, LabelMask, attach_objects, attach_volumes, read_mask
 from hounsfield.dicom.montage import montage
+from hounsfield.dicom.parallel import batched_map
 from hounsfield.dicom.pseudonyms import Pseudonyms
 from hounsfield.dicom.reasons import Reason, UnusableError
 from hounsfield.dicom.selection import Selection
 from hounsfield.dicom.series import DicomSeries, build_series
 from hounsfield.dicom.sources import walk
 from hounsfield.dicom.volumes import VolumeImage, open_volume
-from hounsfield.progress import Progress
+from hounsfield.progress import Progress, track
 from hounsfield.storage import sha256_bytes
 
 THICK_MM = 5.0
 _AT_ONCE = 2
-_SILENT = 400
+_MANY = 400
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,19 +107,18 @@ class Ingest:
     def scan(self, files: Sequence[InputFile], pool: Executor) -> Scan:
         """Look at every file once; those of no use are recorded."""
         scan = Scan()
-        with Progress("headers", len(files)) if len(files) >= _SILENT else _Quiet() as progress:
-            for file, header in zip(files, pool.map(_header_or_error, files), strict=True):
-                progress.advance()
-                if isinstance(header, SliceHeader):
-                    scan.slices.setdefault(header.series, []).append(header)
-                elif isinstance(header, LabelHeader):
-                    scan.labels.append(header)
-                elif isinstance(header, VolumeFile):
-                    scan.volumes.append(header)
-                else:
-                    self.reject(file.name, header)
-                    if header.series is not None:
-                        scan.spoiled.setdefault(header.series, header)
+        headers = batched_map(pool, _header_or_error, files, 64)
+        for file, header in zip(files, _shown(headers, len(files)), strict=True):
+            if isinstance(header, SliceHeader):
+                scan.slices.setdefault(header.series, []).append(header)
+            elif isinstance(header, LabelHeader):
+                scan.labels.append(header)
+            elif isinstance(header, VolumeFile):
+                scan.volumes.append(header)
+            else:
+                self.reject(file.name, header)
+                if header.series is not None:
+                    scan.spoiled.setdefault(header.series, header)
         return scan
 
     def series(self, scan: Scan) -> dict[str, DicomSeries]:
@@ -182,16 +183,25 @@ class Ingest:
             series = cases[0].image
             assert isinstance(series, DicomSeries)
             chosen = cases[0].labels if labels is None else labels
+            self._supersede(cases[0].labels, chosen)
             yield self._dicom_case(series, chosen, selection, cases[0].path, row)
         except UnusableError as error:
             self.reject(row.image_name, error)
+
+    def _supersede(self, found: Iterable[Label], chosen: Sequence[Label]) -> None:
+        """Record labels of the image's folder that give way to the one the cases file names."""
+        used = {label.file.path.resolve() for label in chosen}
+        error = UnusableError(Reason.SUPERSEDED_LABEL, "the cases file names another label")
+        for label in found:
+            if label.file.path.resolve() not in used:
+                self.reject(label.file.name, error)
 
     def _labels_of_row(self, row: CaseRow, pool: Executor) -> tuple[Label, ...] | None:
         """The label of a cases row; None without one, which leaves the choice to the image's folder."""
         if row.label is None:
             return None
         scan = self.scan(walk(row.label, prefix=row.label_name), pool)
-        labels = (*scan.labels, *scan.volumes)
+        labels: tuple[Label, ...] = (*scan.labels, *scan.volumes)
         if not labels:
             raise UnusableError(
                 Reason.UNREADABLE, f"the label of line {row.line} holds no SEG, RTSTRUCT, NIfTI, NRRD or MHA"
@@ -243,19 +253,6 @@ class Ingest:
         return Written(row, grid.positions_mm(), counts, montage(hu, mask, row.spacing), refused)
 
 
-class _Quiet:
-    """Stands in for `Progress` where the work takes an instant."""
-
-    def __enter__(self) -> "_Quiet":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def advance(self) -> None:
-        return None
-
-
 @contextmanager
 def _discreet() -> Iterator[None]:
     """Silence pydicom, whose warnings and log lines quote values of the header."""
@@ -278,8 +275,17 @@ def default_workers() -> int:
 
 def hash_slices(volume: npt.NDArray[Any], pool: Executor) -> str:
     """SHA-256 over shape, type and the SHA-256 of every slice, computed in parallel."""
-    digests = pool.map(lambda plane: hashlib.sha256(np.ascontiguousarray(plane)).digest(), volume)
+
+    def digest(k: int) -> bytes:
+        return hashlib.sha256(np.ascontiguousarray(volume[k]).data).digest()
+
+    digests = batched_map(pool, digest, range(len(volume)), 16)
     return sha256_bytes(f"{volume.shape} {volume.dtype.str}".encode(), *digests)
+
+
+def _shown(headers: Iterator[T], total: int) -> Iterator[T]:
+    """The same headers, with a progress bar when there are many."""
+    return track(headers, "headers", total) if total >= _MANY else headers
 
 
 def _header_or_error(file: InputFile) -> SliceHeader | LabelHeader | VolumeFile | UnusableError:

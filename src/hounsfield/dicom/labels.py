@@ -150,8 +150,8 @@ def attach_volumes(
             refused.append((volume, error))
     for uid, candidates in misfits.items():
         if uid in by_series or attached.get(uid):
-            error = UnusableError(Reason.UNMATCHED_VOLUME, "the volume is not on the grid of the series beside it")
-            refused += [(volume, error) for volume in candidates]
+            beside = UnusableError(Reason.UNMATCHED_VOLUME, "the volume is not on the grid of the series beside it")
+            refused += [(volume, beside) for volume in candidates]
         else:
             by_series[uid] = candidates
     return by_series, refused

@@ -17,6 +17,7 @@ TILES = 8
 MAX_PICTURES = 300
 _LOWER, _UPPER = -125.0, 225.0
 _OUTLINE = (255, 64, 48)
+_GAP = 3
 
 
 def montage(
@@ -27,7 +28,8 @@ def montage(
     if mask is not None and mask.any():
         chosen.append(int(mask.sum(axis=(1, 2), dtype=np.int64).argmax()))
     tiles = [_tile(hu[k], None if mask is None else mask[k], spacing[1] / spacing[2]) for k in chosen]
-    return _jpeg(np.concatenate(tiles, axis=1))
+    gap = np.full((TILE, _GAP, 3), 255, np.uint8)
+    return _jpeg(np.concatenate([part for tile in tiles for part in (gap, tile)][1:], axis=1))
 
 
 def _tile(hu: npt.NDArray[np.int16], mask: npt.NDArray[np.uint8] | None, aspect: float) -> npt.NDArray[np.uint8]:

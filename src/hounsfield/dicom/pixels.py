@@ -10,6 +10,7 @@ import pydicom
 from pydicom.encaps import generate_frames
 
 from hounsfield.dicom.headers import SliceHeader
+from hounsfield.dicom.parallel import batched_map
 from hounsfield.dicom.reasons import Reason, UnusableError
 
 AIR = -1024
@@ -27,17 +28,15 @@ def read_volume(slices: Sequence[SliceHeader], pool: Executor) -> tuple[npt.NDAr
     """Hounsfield units of equally sized slices, in their order.
 
     Returns:
-        (slices, rows, columns) int16, and the flags `padding` (padding pixels became -1024 HU), `lossy` (lossy compression), `clipped` (values
-        beyond int16), `rounded` (fractional rescale) where they apply to any slice.
+        (slices, rows, columns) int16, and flags that apply to any slice: `padding` (padding pixels became -1024 HU),
+        `lossy` (lossy compression), `clipped` (values beyond int16), `rounded` (fractional rescale).
 
     Raises:
         UnusableError: a slice is truncated, corrupt or in a format that cannot be decoded.
     """
     volume = np.empty((len(slices), slices[0].rows, slices[0].columns), dtype=np.int16)
-    flags: set[str] = set()
-    for found in pool.map(read_slice, slices, volume):
-        flags |= found
-    return volume, frozenset(flags)
+    found = batched_map(pool, lambda k: read_slice(slices[k], volume[k]), range(len(slices)), 8)
+    return volume, frozenset().union(*found)
 
 
 def read_slice(header: SliceHeader, out: npt.NDArray[np.int16]) -> Flags:
@@ -59,7 +58,7 @@ def read_slice(header: SliceHeader, out: npt.NDArray[np.int16]) -> Flags:
 
 def _read_native(header: SliceHeader, stream: Any, out: npt.NDArray[np.int16]) -> None:
     stream.seek(header.offset)
-    if header.length < out.nbytes or stream.readinto(memoryview(out).cast("B")) != out.nbytes:
+    if header.length < out.nbytes or stream.readinto(out.data.cast("B")) != out.nbytes:
         raise UnusableError(Reason.UNREADABLE, "a slice is truncated: it has fewer pixels than rows times columns")
     if header.syntax == _BIG_ENDIAN:
         out.byteswap(inplace=True)
@@ -150,9 +149,10 @@ def _stored_range(header: SliceHeader, stored: npt.NDArray[Any]) -> tuple[int, i
     return int(stored.min()), int(stored.max())
 
 
-def _padding_mask(header: SliceHeader, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-    value = np.array(header.padding or 0).astype(np.int64).astype(stored.dtype)
-    if header.padding_limit is None:
-        return stored == value
-    limit = np.array(header.padding_limit).astype(np.int64).astype(stored.dtype)
-    return (stored >= min(value, limit)) & (stored <= max(value, limit))
+def _padding_mask(header: SliceHeader, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    first, last = (
+        np.array(value).astype(np.int64).astype(stored.dtype)
+        for value in (header.padding, header.padding if header.padding_limit is None else header.padding_limit)
+    )
+    inside: npt.NDArray[np.bool_] = (stored >= min(first, last)) & (stored <= max(first, last))
+    return inside

@@ -78,6 +78,8 @@ def build_series(headers: Sequence[SliceHeader], min_slices: int) -> DicomSeries
         axes,
         np.array([spacing, *first.pixel_spacing]),
     )
+    if any(header.rescale_type != "HU" for header in kept):
+        flags |= {"unspecified-units"}
     return DicomSeries(tuple(kept), grid, tuple(copies), flags)
 
 
@@ -107,10 +109,10 @@ def _sorted_once(headers: Sequence[SliceHeader], normal: Floats) -> tuple[list[S
 
 
 def _same(one: SliceHeader, other: SliceHeader) -> bool:
-    pixels = [np.empty((header.rows, header.columns), np.int16) for header in (one, other)]
+    pixels = np.empty((2, one.rows, one.columns), np.int16)
     for header, out in zip((one, other), pixels, strict=True):
         read_slice(header, out)
-    return np.array_equal(*pixels)
+    return np.array_equal(pixels[0], pixels[1])
 
 
 def _slice_spacing(slices: Sequence[SliceHeader], axes: Floats) -> tuple[float, Flags]:

@@ -88,7 +88,7 @@ def download(address: str, folder: Path) -> None:
         s3={"addressing_style": "path"} if os.environ.get("AWS_ENDPOINT_URL") else {},
     )
     try:
-        client = boto3.client("s3", config=config)
+        client = boto3.session.Session().client("s3", config=config)
         keys = [key for key in _keys(client, bucket, prefix) if _inside(key, prefix)]
 
         def fetch(key: str) -> None:

@@ -62,8 +62,7 @@ def read_grid(path: Path) -> Grid:
     Raises:
         UnusableError: as `open_volume`.
     """
-    import SimpleITK as sitk
-
+    sitk = _sitk()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -97,12 +96,19 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     Raises:
         UnusableError: the file is corrupt.
     """
-    import SimpleITK as sitk
-
+    sitk = _sitk()
     try:
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        values: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        return values
     except RuntimeError as error:
         raise UnusableError(Reason.UNREADABLE, "the volume file is corrupt") from error
+
+
+def _sitk() -> Any:
+    """SimpleITK, loaded where it is needed; its calls have no types."""
+    import SimpleITK
+
+    return SimpleITK
 
 
 def label_array(path: Path) -> npt.NDArray[Any] | None:
@@ -123,7 +129,7 @@ def select(values: npt.NDArray[Any], label_value: int | None) -> npt.NDArray[np.
         UnusableError: several values, and none was asked for.
     """
     if label_value is not None:
-        return (values == label_value).astype(np.uint8)
+        return np.asarray(values == label_value, np.uint8)
     present = np.flatnonzero(np.bincount(values.reshape(-1).astype(np.uint16)))
     present = present[present > 0]
     if len(present) > 1:
@@ -131,4 +137,4 @@ def select(values: npt.NDArray[Any], label_value: int | None) -> npt.NDArray[np.
         raise UnusableError(
             Reason.AMBIGUOUS_LABEL, f"the label volume has the values {shown}: choose one with --label-value"
         )
-    return (values > 0).astype(np.uint8)
+    return np.asarray(values > 0, np.uint8)

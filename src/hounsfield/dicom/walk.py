@@ -30,8 +30,8 @@ class _GiveUp(Exception):  # noqa: N818
 def walk(stream: BinaryIO, wanted: Mapping[int, str]) -> tuple[dict[int, Any], str, tuple[int, int] | None] | None:
     """Values by tag of the `wanted` elements (tag to VR), transfer syntax, and offset and length of Pixel Data.
 
-    Texts come as str or list of str, numbers as int or list of float; the length of encapsulated pixels is -1. None when
-    the file is not an ordinary one, holds a wanted sequence, or is damaged.
+    Texts come as str or list of str, numbers as int, float or list of float; the length of encapsulated pixels is -1.
+    None when the file is not an ordinary one, holds a wanted sequence, or is damaged.
     """
     try:
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as buffer:

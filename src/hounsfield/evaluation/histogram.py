@@ -50,7 +50,7 @@ def _bin(bits: Any) -> Any:
 
 
 @_compiled
-def _fill(scores: Any, labels: Any, counts: Any, values: Any) -> bool:
+def _fill(scores: Any, labels: Any, negatives: Any, positives: Any, values: Any) -> bool:
     """Count scores given as the bits of float32; False at the first NaN."""
     for i in range(scores.size):
         bits = scores[i]
@@ -60,9 +60,12 @@ def _fill(scores: Any, labels: Any, counts: Any, values: Any) -> bool:
         if magnitude == 0:  # -0.0 equals 0.0
             bits = np.uint32(0)
         place = _bin(bits)
-        counts[place, 1 if labels[i] else 0] += 1
+        if labels[i]:
+            positives[place] += 1
+        else:
+            negatives[place] += 1
         known = values[place]
-        if known != bits and known != _MIXED:
+        if known != _MIXED and known != bits:
             values[place] = bits if known == _EMPTY else _MIXED
     return True
 
@@ -72,8 +75,8 @@ def _average_precision(counts: Any, single: Any) -> tuple[float, float, float]:
     """Lower bound, estimate and upper bound times the number of positives; bins from high scores to low."""
     lower = value = upper = 0.0
     tp = fp = 0.0
-    for i in range(counts.shape[0]):
-        negatives, positives = counts[i, 0], counts[i, 1]
+    for i in range(counts.shape[1]):
+        negatives, positives = counts[0, i], counts[1, i]
         if positives:
             ends = tp + positives
             if single[i] or negatives + positives == 1:
@@ -127,16 +130,16 @@ class ScoreHistogram:
     """Positives and negatives by score. 20 MB, however many scores it has seen."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros((BINS, 2), dtype=np.int64)
+        self._counts = np.zeros((2, BINS), dtype=np.int64)
         self._values = np.full(BINS, _EMPTY, dtype=np.uint32)
 
     @property
     def negatives(self) -> int:
-        return int(self._counts[:, 0].sum())
+        return int(self._counts[0].sum())
 
     @property
     def positives(self) -> int:
-        return int(self._counts[:, 1].sum())
+        return int(self._counts[1].sum())
 
     def update(self, scores: npt.NDArray[np.float32], labels: npt.NDArray[Any]) -> None:
         """Count scores.
@@ -156,7 +159,7 @@ class ScoreHistogram:
             )
         bits = np.ascontiguousarray(scores).reshape(-1).view(np.uint32)
         flags = np.ascontiguousarray(labels).reshape(-1).view(np.uint8)
-        if not _fill(bits, flags, self._counts, self._values):
+        if not _fill(bits, flags, self._counts[0], self._counts[1], self._values):
             raise InputError("a score is NaN: the network's weights or input are not finite, train or convert again")
 
     def merge(self, other: "ScoreHistogram") -> None:
@@ -178,7 +181,7 @@ class ScoreHistogram:
         be spread evenly inside a bin, and the interval is certain. None without a positive.
         """
         bins = self._occupied()
-        lower, value, upper = _average_precision(self._counts[bins], self._values[bins] != _MIXED)
+        lower, value, upper = _average_precision(self._counts[:, bins], self._values[bins] != _MIXED)
         positives = self.positives
         if positives == 0:
             return None
@@ -187,7 +190,7 @@ class ScoreHistogram:
     def curve(self, points: int = 1000) -> Curve:
         """At most `points` points, evenly spaced along the curve; the first and the last threshold are kept."""
         bins = self._occupied()
-        fp, tp = self._counts[bins].cumsum(axis=0, dtype=np.float64).T
+        fp, tp = self._counts[:, bins].cumsum(axis=1, dtype=np.float64)
         precision = tp / np.maximum(tp + fp, 1)
         recall = tp / max(self.positives, 1)
         if bins.size > points:
@@ -204,7 +207,7 @@ class ScoreHistogram:
         """
         score = np.float32(math.log(probability) - math.log1p(-probability)) + np.float32(0)
         first = int(_bin(score.view(np.uint32)))
-        fp, tp = (int(count) for count in self._counts[first:].sum(axis=0))
+        fp, tp = (int(count) for count in self._counts[:, first:].sum(axis=1))
         return Counts(tp, fp, self.positives - tp, self.negatives - fp)
 
     def _occupied(self) -> npt.NDArray[np.intp]:

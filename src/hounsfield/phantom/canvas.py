@@ -80,7 +80,8 @@ class Canvas:
 
     def coverage(self, distance: Float, soft: float = 0.0) -> Float:
         """Signed distance in mm to the covered part of each pixel; the edge is `soft` mm wide, at least a pixel."""
-        return np.clip(0.5 - distance * np.float32(1 / max(soft, 1.1 * self.pixel)), 0, 1)
+        alpha: Float = np.clip(0.5 - distance * np.float32(1 / max(soft, 1.1 * self.pixel)), 0, 1)
+        return alpha
 
     def blend(self, alpha: Float, hu: float | Float, box: tuple[slice, slice] | None = None) -> None:
         """Replace the part `alpha` of each pixel (of `box`) by `hu`."""

@@ -140,7 +140,7 @@ class Chest:
         for dome in self._domes(canvas.z):
             if dome is not None:
                 distance = np.maximum(distance, -ellipse_distance(canvas.x, canvas.y, *dome))
-        return distance
+        return np.asarray(distance, np.float32)
 
     def _domes(self, z: float) -> list[tuple[tuple[float, float], tuple[float, float]] | None]:
         """Ellipses of the abdomen under the right and the left diaphragm at height z."""
@@ -189,6 +189,7 @@ class Chest:
         self._mimics.paint(canvas, polar, level, lung)
 
     def _shoulders(self, canvas: Canvas, level: float) -> None:
+        """Scapulae, heads of the humeri (the arms are raised) and clavicles."""
         bone = self.spine.bone
         for sign in (-1, 1):
             if 1.6 < level < 8.2:
@@ -218,40 +219,8 @@ class Chest:
         canvas.ellipse((0, y), (half, 6.2), self.spine.bone.compact * 0.8, power=2.8)
         canvas.ellipse((0, y), (half - 1.8, 4.4), self.spine.bone.spongy * 0.8, power=2.8)
 
-    def _lung_map(self, step: float) -> tuple[Array, Array]:
-        """Points (N, 3) in the lungs on a grid of `step` mm, and their distance in mm from the lungs' surface."""
-        low, high = self.spine.z(12.2), self.spine.z(0.9)
-        heights = np.arange(low, high, step)
-        size = int(320 / step)
-        volume = np.zeros((len(heights), size, size), bool)
-        for i, z in enumerate(heights):
-            canvas = Canvas(size, step, float(z), step)
-            level = float(self.spine.level(z))
-            polar = Polar(canvas, self.cage.centre)
-            inner = polar.distance(self.cage.radius(polar.angles, level))
-            volume[i] = self._lungs(canvas, inner, level)[1] < -1.0
-        depth = ndimage.distance_transform_edt(np.pad(volume, 1), sampling=step)[1:-1, 1:-1, 1:-1]
-        index = np.argwhere(volume)
-        axis = (np.arange(size) - (size - 1) / 2) * step
-        points = np.stack([axis[index[:, 2]], axis[index[:, 1]], heights[index[:, 0]]], axis=1)
-        return points, depth[volume]
-
-    def _grow(self, rng: np.random.Generator, voxels: tuple[Array, Array]) -> tuple[Tubes, tuple[Tubes, Tubes]]:
-        points, depth = voxels
-        vessels, airways = [], []
-        for sign in (-1, 1):
-            side = points[(np.sign(points[:, 0]) == sign) & (depth > 8)]
-            for kind in range(2):
-                goals = side[rng.choice(len(side), 330, replace=False)] + rng.uniform(-4, 4, (330, 3))
-                root = np.array([sign * 44.0, -44 + 8 * kind, self.spine.z(5.7 + 0.9 * kind)])
-                vessels.append(tree(rng, root, goals, 0.62, bend=0.05))
-            goals = side[rng.choice(len(side), 36, replace=False)]
-            airways.append(tree(rng, np.array([sign * 40.0, -37.0, self.spine.z(6.2)]), goals, 1.0, exponent=2.9))
-        merged = [Tubes.of([t.points for t in group], [t.radii for t in group]) for group in (vessels, airways)]
-        walls = Tubes(merged[1].points, merged[1].radii + 0.9)
-        return merged[0], (walls, merged[1])
-
     def _map_lungs(self, step: float) -> LungMap:
+        """The lungs on a grid of `step` mm."""
         heights = np.arange(self.spine.z(12.2), self.spine.z(0.9), step)
         size = int(320 / step)
         inside = np.zeros((len(heights), size, size), bool)

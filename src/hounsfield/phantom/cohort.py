@@ -15,29 +15,40 @@ from hounsfield.errors import InputError
 from hounsfield.phantom.abdomen import Abdomen
 from hounsfield.phantom.chest import Chest
 from hounsfield.phantom.dicom import Subject, write_nifti, write_seg, write_series
-from hounsfield.phantom.scanner import Scan, acquire, plan
+from hounsfield.phantom.scanner import Scan, Settings, acquire, plan
 from hounsfield.progress import Progress
 from hounsfield.storage import atomic_directory
 
 Region = Literal["chest", "abdomen"]
 CASES = "cases.csv"
 LABELS = {"chest": "tumour.seg.dcm", "abdomen": "l3.nii.gz"}
-_REGIONS = {"chest": Chest, "abdomen": Abdomen}
+_REGIONS: dict[str, type[Chest] | type[Abdomen]] = {"chest": Chest, "abdomen": Abdomen}
 _SIZES = (32, 1024)
 _THICKNESSES = (0.5, 10.0)
+
+
+def prepare(
+    region: Region, number: int, seed: int, size: int = 512, slice_thickness: float = 5.0
+) -> tuple[Chest | Abdomen, Settings]:
+    """Body and scan settings of patient `number` (from 1) of a cohort.
+
+    They depend on region, seed and number alone, never on how many patients there are; image size and slice thickness
+    change the settings but not the body.
+    """
+    anatomy = _REGIONS[region](_rng(region, number, seed, "body"))
+    return anatomy, plan(anatomy, _rng(region, number, seed, "scanner"), size, slice_thickness)
 
 
 def make_patient(
     region: Region, number: int, seed: int, size: int = 512, slice_thickness: float = 5.0
 ) -> tuple[Scan, Chest | Abdomen]:
-    """Scan patient `number` (from 1) of a cohort: the scan and the anatomy behind it.
+    """Scan patient `number` of a cohort: the scan, size x size pixels, and the body behind it."""
+    anatomy, settings = prepare(region, number, seed, size, slice_thickness)
+    return acquire(anatomy, settings, size, _rng(region, number, seed, "noise")), anatomy
 
-    The patient depends on region, seed and number alone, never on how many others there are; image size and slice
-    thickness change the scan but not the body.
-    """
-    body, scanner, noise = (np.random.default_rng([seed, len(region), number, stream]) for stream in range(3))
-    anatomy = _REGIONS[region](body)
-    return acquire(anatomy, plan(anatomy, scanner, size, slice_thickness), size, noise), anatomy
+
+def _rng(region: Region, number: int, seed: int, part: str) -> np.random.Generator:
+    return np.random.default_rng([seed, number, *f"{region} {part}".encode()])
 
 
 def write_cohort(
@@ -105,7 +116,7 @@ def _folder(number: int) -> str:
 
 def _write_patient(region: Region, number: int, root: Path, seed: int, size: int, slice_thickness: float) -> None:
     scan, _ = make_patient(region, number, seed, size, slice_thickness)
-    rng = np.random.default_rng([seed, len(region), number, 3])
+    rng = _rng(region, number, seed, "person")
     subject = Subject(region, seed, number, str(rng.choice(["M", "F"])), int(rng.integers(38, 88)))
     folder = root / _folder(number)
     images = write_series(folder / "ct", subject, scan)

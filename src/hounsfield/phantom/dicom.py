@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from hounsfield.phantom.scanner import LOWEST_HU, Scan
 
@@ -37,7 +37,7 @@ class Subject:
 def write_series(folder: Path, subject: Subject, scan: Scan) -> list[Dataset]:
     """Write one CT Image Storage file per slice; returns the data sets from inferior to superior."""
     folder.mkdir(parents=True)
-    datasets = []
+    datasets: list[Dataset] = []
     count = len(scan.hu)
     for index in range(count):
         dataset = _slice(subject, scan, index)
@@ -62,7 +62,7 @@ def _slice(subject: Subject, scan: Scan, index: int) -> FileDataset:
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = sop
+    meta.MediaStorageSOPInstanceUID = UID(sop)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
     d = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
@@ -73,7 +73,7 @@ def _slice(subject: Subject, scan: Scan, index: int) -> FileDataset:
     d.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     d.InstanceCreationDate = d.StudyDate = d.SeriesDate = d.AcquisitionDate = d.ContentDate = subject.date
     d.InstanceCreationTime = d.StudyTime = d.SeriesTime = d.AcquisitionTime = d.ContentTime = _TIME
-    d.SOPClassUID, d.SOPInstanceUID = CTImageStorage, sop
+    d.SOPClassUID, d.SOPInstanceUID = CTImageStorage, UID(sop)
     d.AccessionNumber, d.Modality, d.Manufacturer = "", "CT", vendor
     d.ManufacturerModelName, d.DeviceSerialNumber, d.SoftwareVersions = model, "0", "1"
     d.InstitutionName, d.ReferringPhysicianName = "Synthetic data, no patient", ""
@@ -154,7 +154,7 @@ def write_nifti(path: Path, scan: Scan) -> None:
     """Write the mask as ITK-SNAP does: uint8 labels (1 = L3) on the grid of the series."""
     import SimpleITK as sitk
 
-    image = sitk.GetImageFromArray(scan.mask)
+    image: Any = sitk.GetImageFromArray(scan.mask)
     image.SetSpacing((scan.settings.pixel, scan.settings.pixel, scan.settings.spacing))
     image.SetOrigin(position(scan, 0))
     sitk.WriteImage(image, str(path), useCompression=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Float = npt.NDArray[np.float32]
+Float = npt.NDArray[Any]
+"""One float32 value per pixel of a slice or a part of it."""
 
 
 class Warp:

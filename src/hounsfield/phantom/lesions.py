@@ -61,7 +61,7 @@ class Tumour:
             return
         d = np.stack([x, y, np.full_like(x, canvas.z)], axis=-1)
         d = (d - self.centre.astype(np.float32)) / self._stretch.astype(np.float32)
-        r = np.sqrt((d * d).sum(axis=-1)) + np.float32(1e-3)
+        r: Float = np.sqrt((d * d).sum(axis=-1)) + np.float32(1e-3)
         cosine = (d / r[..., None]) @ self._directions.T.astype(np.float32)
         bumps = np.exp(self._sharpness.astype(np.float32) * (cosine - 1)) @ self._heights.astype(np.float32)
         distance = r - np.float32(self.radius) * np.clip(1 + bumps, 0.55, 1.75)
@@ -70,7 +70,7 @@ class Tumour:
         hu = np.float32(self._hu) + 3 * grain
         if self._necrosis:
             core = ((d / np.float32(self.radius) - self._necrosis_at.astype(np.float32)) ** 2).sum(axis=-1)
-            hu -= 24 * np.clip((np.float32(self._necrosis**2) - core) * 10, 0, 1)
+            hu = hu - 24 * np.clip((np.float32(self._necrosis**2) - core) * 10, 0, 1)
         canvas.blend(alpha, hu, box)
         np.maximum(cover[box], alpha, out=cover[box])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,8 @@ from scipy.interpolate import PchipInterpolator
 from hounsfield.phantom.canvas import Canvas
 from hounsfield.phantom.fields import Float
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
+"""float64 numbers: points, radii, values by direction or level."""
 
 
 class Track:
@@ -63,7 +65,8 @@ class Outline:
         half, front, back = np.moveaxis(self._track(level), -1, 0)
         depth = np.where(np.cos(angle) > 0, self.centre - front, back - self.centre)
         power = self._power
-        return (np.abs(np.sin(angle) / half) ** power + np.abs(np.cos(angle) / depth) ** power) ** (-1 / power)
+        inverse = np.abs(np.sin(angle) / half) ** power + np.abs(np.cos(angle) / depth) ** power
+        return np.asarray(inverse ** (-1 / power))
 
 
 class Polar:
@@ -76,7 +79,7 @@ class Polar:
         self.r: Float = np.hypot(canvas.x, dy)
         turn = np.arctan2(canvas.x, -dy) * np.float32(self.BINS / (2 * np.pi)) + np.float32(self.BINS / 2)
         self._bin = turn.astype(np.int32) % self.BINS
-        self.angles = (np.arange(self.BINS) + 0.5) * (2 * np.pi / self.BINS) - np.pi
+        self.angles: Array = (np.arange(self.BINS) + 0.5) * (2 * np.pi / self.BINS) - np.pi
 
     def spread(self, radii: Array) -> Float:
         """Values by direction (BINS,) to every pixel."""
