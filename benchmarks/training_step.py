@@ -7,7 +7,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ MODES = {
 
 
 def training_step(
-    architecture: str, options: dict[str, object], images: torch.Tensor, bf16: bool, layout: torch.memory_format
+    architecture: str, options: Mapping[str, object], images: torch.Tensor, bf16: bool, layout: torch.memory_format
 ) -> Callable[[], None]:
     network = models.build(architecture, **options).to(memory_format=layout)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), fused=True)
@@ -52,7 +52,7 @@ def training_step(
     return step
 
 
-def medians(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def medians(steps: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median seconds of each, interleaved, after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(repeats + 1):

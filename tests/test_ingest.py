@@ -146,6 +146,7 @@ def _with(keyword: str, value: object) -> factory.Change:
         (_with("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), Reason.LOCALIZER),
         (_with("SOPClassUID", "1.2.840.10008.5.1.4.1.1.4"), Reason.NOT_CT),
         (_with("SamplesPerPixel", 3), Reason.UNSUPPORTED_PIXELS),
+        (_with("HighBit", 200), Reason.UNSUPPORTED_PIXELS),
         (_with("PixelSpacing", [0.8, 0]), Reason.NO_GEOMETRY),
     ],
 )
@@ -279,6 +280,10 @@ def test_compressed_slices_are_exact(tmp_path: Path, compress: str, name: str) -
 
     factory.write_series(tmp_path / "in", hu, save=save)
     np.testing.assert_array_equal(volume(ingest(tmp_path / "in", tmp_path / "out")), hu)
+    path = tmp_path / "in" / "003"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(InputError, match="unreadable"):
+        ingest(tmp_path / "in", tmp_path / "out")
 
 
 def test_stored_bits_signs_and_rescale(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """SEG, RTSTRUCT and volume labels, and the cases file."""
 
+import os
 from pathlib import Path
 
 import dicom_factory as factory
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.uid import generate_uid
@@ -93,6 +95,39 @@ def test_segments_are_chosen_by_name_pattern_or_number(tmp_path: Path, config: d
     np.testing.assert_array_equal(mask, np.any([segments[name] for name in expected], axis=0))
 
 
+def test_wanted_region_that_no_label_has(tmp_path: Path) -> None:
+    slices = factory.write_series(tmp_path / "ct", HU)
+    factory.write_seg(tmp_path / "seg.dcm", slices, {"tumour": MASK})
+    with pytest.raises(InputError, match=r"no label has the wanted region .*not among: 1 tumour"):
+        ingest(tmp_path, tmp_path / "out", roi="kidney")
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_map_and_fractional_segmentations(tmp_path: Path) -> None:
+    slices = factory.write_series(tmp_path / "ct", HU)
+    factory.write_seg(tmp_path / "seg.dcm", slices, {"tumour": MASK, "node": MASK})
+    dataset = pydicom.dcmread(tmp_path / "seg.dcm")
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    frames = [k for k in reversed(range(len(MASK))) if MASK[k].any()] * 2
+
+    dataset.SegmentationType, dataset.MaximumFractionalValue = "FRACTIONAL", 200
+    levels = np.stack([np.where(MASK[k], 100, 99) for k in frames]).astype(np.uint8)
+    dataset.PixelData = levels.tobytes()
+    dataset.save_as(tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(mask_of(ingest(tmp_path, tmp_path / "out", roi="node")), MASK)
+
+    dataset.SegmentationType, dataset.SOPClassUID = "LABELMAP", "1.2.840.10008.5.1.4.1.1.66.7"
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.NumberOfFrames = len(frames) // 2
+    dataset.PerFrameFunctionalGroupsSequence = dataset.PerFrameFunctionalGroupsSequence[: len(frames) // 2]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.SegmentIdentificationSequence
+    labels = np.stack([np.where(MASK[k], 2, 1) for k in frames[: len(frames) // 2]]).astype(np.uint8)
+    dataset.PixelData = labels.tobytes() + b"\0" * (labels.size % 2)
+    dataset.save_as(tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(mask_of(ingest(tmp_path, tmp_path / "out", roi="node")), MASK)
+
+
 def test_exact_name_wins_over_pattern() -> None:
     names = ["GTV", "GTV-nodes", "CTV (1)"]
     assert Selection("gtv").choose(names) == ["GTV"]
@@ -159,10 +194,32 @@ def test_two_cases_with_equal_grids_keep_their_own_labels(tmp_path: Path) -> Non
     for number in range(2):
         factory.write_series(tmp_path / f"p{number}" / "ct", factory.phantom(seed=number), patient=str(number))
         write_volume(tmp_path / f"p{number}" / "mask.nii.gz", (MASK * (number + 1) > 0).astype(np.uint8))
-        factory.write_series(tmp_path / f"p{number}" / "other", factory.phantom((5, 9, 9), seed=5 + number))
+        factory.write_series(
+            tmp_path / f"p{number}" / "other", factory.phantom((5, 9, 9), seed=5 + number), patient=str(number)
+        )
     store = ingest(tmp_path, tmp_path / "out")
     assert len(store.series) == 4
     assert sorted(row.label_voxels for row in store.series) == [0, 0, MASK.sum(), MASK.sum()]
+
+
+def test_label_of_an_absent_series_never_goes_to_another_patient(tmp_path: Path) -> None:
+    factory.write_series(tmp_path / "p0" / "ct", HU, patient="0")
+    write_volume(tmp_path / "p1" / "mask.nii.gz", MASK.astype(np.uint8))
+    store = ingest(tmp_path, tmp_path / "out")
+    assert store.series[0].flags == ["unlabelled"]
+    assert store.manifest["rejected"] == {"label-without-image": 1}
+    factory.write_series(tmp_path / "p1" / "ct", factory.phantom((5, 9, 9), seed=5), patient="1")
+    (tmp_path / "p1" / "mask.nii.gz").rename(tmp_path / "mask.nii.gz")
+    assert ingest(tmp_path, tmp_path / "out").manifest["rejected"] == {"unmatched-volume": 1}
+    write_volume(tmp_path / "alone" / "mask.nii.gz", MASK.astype(np.uint8))
+    with pytest.raises(InputError, match="label-without-image"):
+        ingest(tmp_path / "alone", tmp_path / "out2")
+
+
+def test_label_in_a_folder_named_for_labels(tmp_path: Path) -> None:
+    factory.write_series(tmp_path / "case" / "images", HU)
+    write_volume(tmp_path / "case" / "labels" / "mask.nrrd", MASK.astype(np.uint8))
+    np.testing.assert_array_equal(mask_of(ingest(tmp_path, tmp_path / "out")), MASK)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +293,20 @@ def test_corrupt_label_refuses_the_case(tmp_path: Path) -> None:
     (tmp_path / "seg.dcm").write_bytes(data[:-50])
     with pytest.raises(InputError, match=r"unreadable .*segmentation object"):
         ingest(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz", "nrrd", "mha"])
+def test_corrupt_volume_is_refused_in_silence(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"Roentgen.{suffix}"
+    write_volume(path, HU)
+    data = path.read_bytes()
+    for broken in (data[: len(data) // 2], data[:60], b"x" * 500):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match=r"no usable CT series: (unreadable|not-dicom)"):
+            ingest_cases(tmp_path, f"image\n{path.name}\n", tmp_path / "out")
+    assert "Roentgen" not in "".join(capfd.readouterr())
+    os.write(2, b"still open")
+    assert capfd.readouterr().err == "still open"
 
 
 def test_cases_file_with_volumes_folders_and_splits(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from hounsfield.phantom.chest import Chest
 from hounsfield.phantom.spine import L3
 
 SEED = 11
-SIZE = 64
-THICKNESS = 8.0
+SIZE = 48
+THICKNESS = 10.0
 
 
 @pytest.fixture(scope="module")

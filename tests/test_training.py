@@ -12,57 +12,25 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from slice_sets import SIDE, make_slices
 
 from hounsfield import models
 from hounsfield.components.train_l3.config import Config as L3Config
 from hounsfield.components.train_l3.run import run as run_l3
 from hounsfield.components.train_unet.config import Config as UNetConfig
 from hounsfield.components.train_unet.run import run as run_unet
-from hounsfield.data.arrow import write_slices
 from hounsfield.data.model_store import read_card, read_history
-from hounsfield.data.slice_set import DETECTION, KIND, SEGMENTATION, VERSION, SliceIndex, SliceSet, write_index
+from hounsfield.data.slice_set import DETECTION, SEGMENTATION, SliceSet
 from hounsfield.errors import InputError, TrainingError
 from hounsfield.inference import load_network
 from hounsfield.losses import build_loss
-from hounsfield.storage import atomic_directory, write_manifest
 from hounsfield.training.augment import one_of_four, small_affine, warp
 from hounsfield.training.batches import Batches, Sampling
 from hounsfield.training.probe import faster_precision
 from hounsfield.training.trainee import clip_gradients, learning_rate_factor
-from hounsfield.windowing import MEDIASTINAL, Window
 
-SIDE, PER_PATIENT = 16, 6
 SMALL = {"base_channels": 4, "depth": 2, "batch_size": 5, "learning_rate": 0.01, "precision": "fp32"}
 KATIB_METRIC = re.compile(r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)")
-
-
-def make_slices(directory: Path, task: str, splits: str = "train train train val test", name: str = "a") -> Path:
-    """A slice set of bright squares on noise, one patient per split."""
-    random = np.random.default_rng(4)
-    window = MEDIASTINAL if task == SEGMENTATION else Window(-200, 1500, "minmax", SIDE)
-    index: list[SliceIndex] = []
-    images, masks = [], []
-    for number, split in enumerate(splits.split()):
-        for position in range(PER_PATIENT):
-            mask = np.zeros((SIDE, SIDE), np.uint8)
-            if position in (2, 3):
-                row, column = random.integers(0, SIDE - 5, size=2)
-                mask[row : row + 5, column : column + 5] = 1
-            image = random.random((SIDE, SIDE)) * 0.4 + 0.5 * mask
-            images.append((image * 255).astype(np.uint8) if window.bits else image.astype(np.float32))
-            masks.append(mask)
-            index.append(
-                SliceIndex(f"p{number}", f"s{number}", position, 5.0 * position, 5, 1, 1, split, 0, int(mask.sum()))
-            )
-    columns = {"image": np.stack(images)} | ({"mask": np.stack(masks)} if task == SEGMENTATION else {})
-    with atomic_directory(directory) as partial:
-        write_slices(partial / "images.arrow", columns)
-        write_index(partial, index)
-        write_manifest(
-            partial, KIND, VERSION, task=task, window=window.to_dict(), size=[SIDE, SIDE], dataset_hash="d" * 64,
-            hash=name,
-        )  # fmt: skip
-    return directory
 
 
 @pytest.fixture
@@ -261,6 +229,7 @@ class TestSteps:
 
 
 class TestResuming:
+    @pytest.mark.slow
     def test_killed_training_ends_with_the_same_weights(self, tumours: Path, tmp_path: Path) -> None:
         options = ["--epochs", "40", "--base-channels", "8", "--depth", "3", "--batch-size", "3", "--batch-norm"]
         command = [

@@ -8,6 +8,7 @@ from hounsfield.dicom.cases import read_cases
 from hounsfield.dicom.ingest import Ingest, Options, default_workers
 from hounsfield.dicom.montage import write_page
 from hounsfield.dicom.pseudonyms import load_pseudonyms
+from hounsfield.dicom.reasons import Reason
 from hounsfield.dicom.selection import Selection
 from hounsfield.dicom.sources import input_files
 from hounsfield.errors import InputError
@@ -40,6 +41,9 @@ def run(config: Config, data: list[str], cases: str | None, store: Path) -> None
                 ingest.folders(files)
         if not writer.series:
             raise InputError(_nothing(ingest))
+        missing = ingest.first_sentences.get(Reason.NO_MATCHING_ROI)
+        if missing and not any(row.label_source != "none" for row in writer.series):
+            raise InputError(f"no label has the wanted region (--roi, --label-value): {missing}")
         write_page(writer, ingest.pictures, dataset_hash(writer.series))
         writer.finish(config=config.model_dump(exclude={"workers"}))
     print(_summary(writer, store))

@@ -52,9 +52,9 @@ class ModelCard(BaseModel):
 
 def write_model(directory: Path, card: ModelCard, state: dict[str, Any], history: list[dict[str, float]]) -> None:
     """Write weights (torch state dict), card, history and, last, the manifest into an existing directory."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file({name: value.contiguous() for name, value in state.items()}, directory / WEIGHTS)
+    (directory / WEIGHTS).write_bytes(save({name: value.contiguous() for name, value in state.items()}))
     write_json(directory / CARD, card.model_dump())
     write_json(directory / HISTORY, history)
     write_manifest(directory, KIND, VERSION, task=card.task)

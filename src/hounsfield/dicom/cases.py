@@ -55,8 +55,8 @@ def _require_one_split(path: Path, rows: list[CaseRow]) -> None:
         other = first.setdefault(row.patient, row) if row.patient else row
         if other.split != row.split:
             raise InputError(
-                f"{path}, line {row.line}: split {row.split!r} differs from {other.split!r} of the same patient in line "
-                f"{other.line}: a patient belongs to one split"
+                f"{path}, line {row.line}: split {row.split!r} differs from {other.split!r} of the same patient in "
+                f"line {other.line}: a patient belongs to one split"
             )
 
 

@@ -166,6 +166,8 @@ def _rtstruct_references(dataset: Values) -> tuple[frozenset[str], str]:
 
 def _slice(file: InputFile, series: str, elements: Elements) -> SliceHeader:
     dataset = elements.values
+    if not elements.syntax.is_transfer_syntax:
+        raise UnusableError(Reason.UNSUPPORTED_PIXELS, "the transfer syntax is unknown")
     if elements.pixels is None:
         raise UnusableError(Reason.NO_PIXELS, "the CT image has no pixel data, or ends before them")
     slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")

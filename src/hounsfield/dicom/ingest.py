@@ -1,36 +1,33 @@
 """From files to a series store: scan headers, form series, attach labels, write volumes, account for the rest."""
 
-import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from hounsfield.data.series_store import Rejection, SeriesRow, SeriesStoreWriter
 from hounsfield.dicom.cases import CaseRow
-from hounsfield.dicom.geometry import Grid, Orientation
+from hounsfield.dicom.geometry import Orientation
 from hounsfield.dicom.headers import InputFile, LabelHeader, SliceHeader, VolumeFile, is_volume_name, read_header
-from hounsfield.dicom.labels import Label, LabelMask, attach_objects, attach_volumes, read_mask
+from hounsfield.dicom.labels import Label, Place, attach_objects, attach_volumes, read_mask
 from hounsfield.dicom.montage import montage
 from hounsfield.dicom.parallel import batched_map
 from hounsfield.dicom.pseudonyms import Pseudonyms
 from hounsfield.dicom.reasons import Reason, UnusableError
+from hounsfield.dicom.rows import Image, geometry_flags, hash_slices, series_row, with_label
 from hounsfield.dicom.selection import Selection
 from hounsfield.dicom.series import DicomSeries, build_series
 from hounsfield.dicom.sources import walk
-from hounsfield.dicom.volumes import VolumeImage, open_volume
+from hounsfield.dicom.volumes import open_volume
 from hounsfield.progress import Progress, track
-from hounsfield.storage import sha256_bytes
 
-THICK_MM = 5.0
 _AT_ONCE = 2
 _MANY = 400
 T = TypeVar("T")
@@ -50,7 +47,7 @@ class Options:
 class Case:
     """One image with its label candidates, ready to be read."""
 
-    image: DicomSeries | VolumeImage
+    image: Image
     labels: tuple[Label, ...]
     selection: Selection
     key: str
@@ -141,13 +138,13 @@ class Ingest:
     def _cases_of(self, files: Sequence[InputFile], selection: Selection, pool: Executor) -> list[Case]:
         scan = self.scan(files, pool)
         usable = self.series(scan)
-        folders = {uid: _folder(item.slices) for uid, item in usable.items()}
+        places = {uid: Place(_folder(headers), headers[0].patient) for uid, headers in scan.slices.items()}
         objects, refused = attach_objects(scan.labels, usable)
-        volumes, refused_volumes = attach_volumes(scan.volumes, usable, folders, objects, selection)
+        volumes, refused_volumes = attach_volumes(scan.volumes, usable, places, objects, selection)
         for label, error in refused + refused_volumes:
             self.reject(label.file.name, error)
         return [
-            self._dicom_case(item, (*objects.get(uid, ()), *volumes.get(uid, ())), selection, str(folders[uid]))
+            self._dicom_case(item, (*objects.get(uid, ()), *volumes.get(uid, ())), selection, str(places[uid].folder))
             for uid, item in usable.items()
         ]
 
@@ -246,10 +243,11 @@ class Ingest:
         hu = turn.array(stored)
         mask = None if label is None else label.mask
         self.writer.write_volume(case.key, hu, mask)
-        row = _row(case, grid, hash_slices(hu, pool), flags | _flags(turn, grid, label))
+        keys = case.key, case.patient, case.split
+        row = series_row(case.image, grid, keys, hash_slices(hu, pool), flags | geometry_flags(turn, grid, label))
         counts = [0] * len(hu) if mask is None else np.count_nonzero(mask, axis=(1, 2)).tolist()
         if label is not None:
-            row = _with_label(row, label, counts, hash_slices(label.mask, pool))
+            row = with_label(row, label, counts, hash_slices(label.mask, pool))
         return Written(row, grid.positions_mm(), counts, montage(hu, mask, row.spacing), refused)
 
 
@@ -273,16 +271,6 @@ def default_workers() -> int:
     return min(available, 8)
 
 
-def hash_slices(volume: npt.NDArray[Any], pool: Executor) -> str:
-    """SHA-256 over shape, type and the SHA-256 of every slice, computed in parallel."""
-
-    def digest(k: int) -> bytes:
-        return hashlib.sha256(np.ascontiguousarray(volume[k]).data).digest()
-
-    digests = batched_map(pool, digest, range(len(volume)), 16)
-    return sha256_bytes(f"{volume.shape} {volume.dtype.str}".encode(), *digests)
-
-
 def _shown(headers: Iterator[T], total: int) -> Iterator[T]:
     """The same headers, with a progress bar when there are many."""
     return track(headers, "headers", total) if total >= _MANY else headers
@@ -299,53 +287,3 @@ def _folder(headers: Sequence[SliceHeader]) -> PurePosixPath:
     """The folder that holds all slices, by name."""
     parents = {PurePosixPath(header.file.name).parent for header in headers}
     return PurePosixPath(os.path.commonpath([str(parent) for parent in parents]) or ".")
-
-
-def _row(case: Case, grid: Grid, pixels: str, flags: frozenset[str]) -> SeriesRow:
-    sops = case.image.sops
-    first = case.image.slices[0] if isinstance(case.image, DicomSeries) else None
-    digests = sorted(hashlib.sha256(sop.encode()).hexdigest() for sop in sops)
-    slices, rows, columns = grid.shape
-    return SeriesRow(
-        key=case.key,
-        patient=case.patient,
-        slices=slices,
-        rows=rows,
-        columns=columns,
-        spacing_slice=round(float(grid.spacing[0]), 6),
-        spacing_row=round(float(grid.spacing[1]), 6),
-        spacing_column=round(float(grid.spacing[2]), 6),
-        origin=[round(float(value), 6) for value in grid.origin],
-        direction=[round(float(value), 9) for value in grid.axes.reshape(-1)],
-        pixel_sha256=pixels,
-        sop_sha256=sha256_bytes("".join(digests).encode()) if digests else pixels,
-        source=case.image.source,
-        split=case.split,
-        manufacturer=first.manufacturer if first else "",
-        slice_thickness=first.thickness if first else None,
-        flags=sorted(flags),
-    )
-
-
-def _with_label(row: SeriesRow, label: LabelMask, counts: Sequence[int], digest: str) -> SeriesRow:
-    labelled = [index for index, count in enumerate(counts) if count]
-    return replace(
-        row,
-        label_source=label.source,
-        label_sha256=digest,
-        label_voxels=sum(counts),
-        label_first=labelled[0] if labelled else None,
-        label_last=labelled[-1] if labelled else None,
-    )
-
-
-def _flags(turn: Orientation, grid: Grid, label: LabelMask | None) -> frozenset[str]:
-    spacing = grid.spacing
-    found: Mapping[str, bool] = {
-        "reoriented": not turn.identity,
-        "oblique": grid.oblique,
-        "thick-slices": float(spacing[0]) > THICK_MM + 1e-3,
-        "non-square-pixels": abs(float(spacing[1] - spacing[2])) > 0.01 * float(spacing[1]),
-        "unlabelled": label is None,
-    }
-    return frozenset(name for name, present in found.items() if present)

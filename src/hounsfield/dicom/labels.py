@@ -1,5 +1,6 @@
 """Which label belongs to which series, and the one mask of a case."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,7 +19,15 @@ from hounsfield.dicom.volumes import label_array, read_grid, select
 
 Label = LabelHeader | VolumeFile
 Refused = list[tuple[Label, UnusableError]]
-_LEVELS = 2
+_LABEL_FOLDER = re.compile("label|mask|seg|annotation|contour|roi", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a series was found, and whose it is."""
+
+    folder: PurePosixPath
+    patient: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -121,15 +130,16 @@ def attach_objects(
 def attach_volumes(
     volumes: Iterable[VolumeFile],
     series: Mapping[str, DicomSeries],
-    folders: Mapping[str, PurePosixPath],
+    places: Mapping[str, Place],
     attached: Mapping[str, list[Label]],
     selection: Selection,
 ) -> tuple[dict[str, list[Label]], Refused]:
     """Label volumes by the Series Instance UID of the series on whose grid they lie.
 
-    A volume belongs to the series in its own folder, else to those in the folder above, at most two levels up. Of these
-    exactly one must have its grid. When the only series there has another grid and no other label, the volume is
-    attached all the same, so that the case is refused for its geometry.
+    A volume belongs to a series of its case folder: its own folder, or the one above when its own is named for labels.
+    `places` says where every series was found, usable or not. All series of the case folder must be of one patient, and
+    exactly one must have the volume's grid. When the only series there has another grid and no other label, the volume
+    is attached all the same, so that the case is refused for its geometry.
     """
     by_series: dict[str, list[Label]] = {}
     misfits: dict[str, list[Label]] = {}
@@ -138,8 +148,7 @@ def attach_volumes(
         try:
             if not selection.choose([stem(volume.file.name)]):
                 raise UnusableError(Reason.NO_MATCHING_ROI, "the name of the label volume is not the wanted region's")
-            near = [uid for uid in _nearest(volume, folders) if uid in series]
-            fitting, misfit = _fitting(volume, {uid: series[uid] for uid in near})
+            fitting, misfit = _fitting(volume, series, _case_folder(volume, places))
             if fitting is not None and attached.get(fitting):
                 raise UnusableError(Reason.SUPERSEDED_LABEL, "a DICOM label object refers to the series")
             if fitting is not None:
@@ -157,33 +166,45 @@ def attach_volumes(
     return by_series, refused
 
 
-def _nearest(volume: VolumeFile, folders: Mapping[str, PurePosixPath]) -> list[str]:
+def _case_folder(volume: VolumeFile, places: Mapping[str, Place]) -> dict[str, Place]:
+    """The series in the volume's case folder."""
     own = PurePosixPath(volume.file.name).parent
-    above = [folder for folder in (own, *own.parents) if folder.name][: _LEVELS + 1]
-    for folder in above:
-        near = [uid for uid, at in folders.items() if at.is_relative_to(folder) or own.is_relative_to(at)]
+    for folder in (own, own.parent) if _LABEL_FOLDER.search(own.name) else (own,):
+        near = {
+            uid: place
+            for uid, place in places.items()
+            if place.folder.is_relative_to(folder) or own.is_relative_to(place.folder)
+        }
         if near:
             return near
-    return []
+    return {}
 
 
-def _fitting(volume: VolumeFile, near: Mapping[str, DicomSeries]) -> tuple[str | None, str | None]:
+def _fitting(
+    volume: VolumeFile, series: Mapping[str, DicomSeries], near: Mapping[str, Place]
+) -> tuple[str | None, str | None]:
     """The series on whose grid the volume lies, or the only series there when it does not."""
     grid = read_grid(volume.file.path)
-    if not near:
-        raise UnusableError(
-            Reason.UNMATCHED_VOLUME, "no usable CT series lies beside the volume; image volumes are read with --cases"
-        )
-    fits = []
-    for uid, item in near.items():
-        turned = Orientation.towards(grid.axes, item.grid.axes).grid(grid)
-        if turned.agrees(item.grid):
-            fits.append(uid)
-    if len(fits) != 1 and len(near) != 1:
+    usable = {uid: series[uid] for uid in near if uid in series}
+    fits = [
+        uid
+        for uid, item in usable.items()
+        if Orientation.towards(grid.axes, item.grid.axes).grid(grid).agrees(item.grid)
+    ]
+    patients = len({place.patient for place in near.values()})
+    if len(fits) != 1 and len(usable) > 1:
         raise UnusableError(
             Reason.UNMATCHED_VOLUME,
-            f"{len(fits)} of the {len(near)} series beside the volume have its grid: expected one",
+            f"{len(fits)} of the {len(usable)} series beside the volume have its grid: expected one",
+        )
+    if patients > 1:
+        raise UnusableError(
+            Reason.UNMATCHED_VOLUME, f"series of {patients} patients lie beside the volume: give a cases file"
         )
     if label_array(volume.file.path) is None:
         raise UnusableError(Reason.IMAGE_VOLUME, "the volume is an image, not a label: give it in a cases file")
-    return (fits[0], None) if fits else (None, next(iter(near)))
+    if not usable:
+        raise UnusableError(
+            Reason.LABEL_WITHOUT_IMAGE, "no usable CT series lies in the folder of the label: give a cases file"
+        )
+    return (fits[0], None) if fits else (None, next(iter(usable)))

@@ -1,5 +1,6 @@
 """Stored pixels to Hounsfield units, slice by slice, straight into the rows of one int16 volume."""
 
+import struct
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any
@@ -14,6 +15,7 @@ from hounsfield.dicom.parallel import batched_map
 from hounsfield.dicom.reasons import Reason, UnusableError
 
 AIR = -1024
+_ITEM = 0xE000FFFE
 _LOW, _HIGH = -(2**15), 2**15 - 1
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _RLE = "1.2.840.10008.1.2.5"
@@ -71,26 +73,37 @@ def _store(header: SliceHeader, pixels: npt.NDArray[Any], out: npt.NDArray[np.in
 
 
 def _decode(header: SliceHeader, stream: Any) -> npt.NDArray[Any]:
-    syntax, allocated = header.syntax, header.bits_allocated
-    unsigned = np.uint8 if allocated == 8 else np.uint16
-    if not syntax.is_encapsulated:
-        if syntax.is_deflated:
+    unsigned = np.uint8 if header.bits_allocated == 8 else np.uint16
+    try:
+        if header.syntax.is_encapsulated:
+            stream.seek(header.offset)
+            data = stream.read()
+            _require_whole_items(data)
+            return _decompress(header, next(generate_frames(data, number_of_frames=1)), unsigned)
+        if header.syntax.is_deflated:
             data = pydicom.dcmread(header.file.path, force=True).PixelData
         else:
             stream.seek(header.offset)
             data = stream.read(header.length)
-        count = header.rows * header.columns
-        if len(data) < count * allocated // 8:
-            raise UnusableError(Reason.UNREADABLE, "a slice is truncated: it has fewer pixels than rows times columns")
-        return np.frombuffer(data, unsigned, count)
-    stream.seek(header.offset)
-    try:
-        frame = next(generate_frames(stream.read(), number_of_frames=1))
-        return _decompress(header, frame, unsigned)
+        return np.frombuffer(data, unsigned, header.rows * header.columns)
     except UnusableError:
         raise
     except Exception as error:  # each codec raises its own type on corrupt bytes
-        raise UnusableError(Reason.UNREADABLE, f"a compressed slice is corrupt ({syntax.name})") from error
+        raise UnusableError(
+            Reason.UNREADABLE, f"the pixels of a slice are truncated or corrupt ({header.syntax.name})"
+        ) from error
+
+
+def _require_whole_items(data: bytes) -> None:
+    """Check that no item of encapsulated pixel data (PS3.5 A.4) is cut short: JPEG decoders fill up what is missing."""
+    position = 0
+    while position + 8 <= len(data):
+        tag, length = struct.unpack_from("<II", data, position)
+        if tag != _ITEM:
+            return
+        position += 8 + length
+    if position != len(data):
+        raise UnusableError(Reason.UNREADABLE, "a slice is truncated: its compressed pixels end early")
 
 
 def _decompress(header: SliceHeader, frame: bytes, unsigned: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -60,7 +60,7 @@ MEANING = {
     Reason.AMBIGUOUS_IMAGE: "the image of a case is not exactly one CT series",
     Reason.NOT_A_VOLUME: "not a three-dimensional scalar volume with a rectangular grid",
     Reason.IMAGE_VOLUME: "image volume found under --data; volumes are read through a cases file",
-    Reason.UNMATCHED_VOLUME: "label volume without exactly one series on its grid in the same case folder",
+    Reason.UNMATCHED_VOLUME: "label volume whose case folder lacks exactly one series, of one patient, on its grid",
     Reason.SUPERSEDED_LABEL: "label that gives way to a DICOM label object, or to the label that the cases file names",
     Reason.LABEL_WITHOUT_IMAGE: "label whose CT series is absent or not used",
     Reason.NO_MATCHING_ROI: "label without the wanted region (--roi, --label-value)",

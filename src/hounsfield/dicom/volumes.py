@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from hounsfield.dicom.geometry import Grid
 from hounsfield.dicom.headers import InputFile
+from hounsfield.dicom.mute import muted_libraries
+from hounsfield.dicom.nifti import require_complete_nifti
 from hounsfield.dicom.pixels import Flags
 from hounsfield.dicom.reasons import Reason, UnusableError
 
@@ -67,7 +69,8 @@ def read_grid(path: Path) -> Grid:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with muted_libraries():
+            reader.ReadImageInformation()
     except RuntimeError as error:
         raise UnusableError(
             Reason.UNREADABLE, "the volume file is corrupt, or its axes are not perpendicular"
@@ -97,8 +100,12 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         UnusableError: the file is corrupt.
     """
     sitk = _sitk()
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        require_complete_nifti(path)
     try:
-        values: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        with muted_libraries():
+            image = sitk.ReadImage(str(path))
+        values: npt.NDArray[Any] = sitk.GetArrayFromImage(image)
         return values
     except RuntimeError as error:
         raise UnusableError(Reason.UNREADABLE, "the volume file is corrupt") from error

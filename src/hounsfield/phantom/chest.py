@@ -77,6 +77,7 @@ class Chest:
         self.cage = Outline(_CAGE, -30.0, 2.35)
         breast = float(rng.uniform(18, 48)) if rng.random() < 0.45 else 0.0
         self.wall = Wall(rng, self.cage, _MUSCLE, fat=float(rng.uniform(5, 26)), breast=breast)
+        self.sex, self.age = "F" if breast else "M", int(rng.integers(38, 88))
         self.front, self.back, self.half_width = self.wall.reach((3.0, 6.4, 10.0))
         self._borders = tuple(Track([row[0] for row in rows], [row[1:] for row in rows]) for rows in (_RIGHT, _LEFT))
         self._ribs = Ribs.grow(rng, self.spine, self.cage, 1, 11)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from hounsfield.errors import InputError
 from hounsfield.phantom.abdomen import Abdomen
 from hounsfield.phantom.chest import Chest
-from hounsfield.phantom.dicom import Subject, write_nifti, write_seg, write_series
+from hounsfield.phantom.dicom import Subject, identifier, write_nifti, write_seg, write_series
 from hounsfield.phantom.scanner import Scan, Settings, acquire, plan
 from hounsfield.progress import Progress
 from hounsfield.storage import atomic_directory
@@ -83,7 +84,7 @@ def write_cohort(
         raise InputError(f"output {out} already exists and is not an empty folder: choose another")
     numbers = range(1, patients + 1)
     with atomic_directory(out) as partial, Progress(f"{region} phantom", patients) as progress:
-        processes = min(workers or len(os.sched_getaffinity(0)), patients)
+        processes = min(workers or os.cpu_count() or 1, patients)
         jobs = [(region, number, partial, seed, size, slice_thickness) for number in numbers]
         if processes == 1:
             for job in jobs:
@@ -91,7 +92,7 @@ def write_cohort(
                 progress.advance()
         else:
             # spawn: the parent may run threads (torch, Arrow), which a fork would copy in an unknown state.
-            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(processes, get_context("spawn"), _leave_interrupts_to_parent) as pool:
                 futures = [pool.submit(_write_patient, *job) for job in jobs]
                 try:
                     for future in as_completed(futures):
@@ -105,9 +106,13 @@ def write_cohort(
             writer.writerow(["image", "label", "label_value", "patient"])
             for number in numbers:
                 folder = _folder(number)
-                patient = Subject(region, seed, number, "O", 0).identifier
+                patient = identifier(region, seed, number)
                 writer.writerow([f"{folder}/ct", f"{folder}/{LABELS[region]}", 1, patient])
     return out / CASES
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _folder(number: int) -> str:
@@ -115,9 +120,8 @@ def _folder(number: int) -> str:
 
 
 def _write_patient(region: Region, number: int, root: Path, seed: int, size: int, slice_thickness: float) -> None:
-    scan, _ = make_patient(region, number, seed, size, slice_thickness)
-    rng = _rng(region, number, seed, "person")
-    subject = Subject(region, seed, number, str(rng.choice(["M", "F"])), int(rng.integers(38, 88)))
+    scan, anatomy = make_patient(region, number, seed, size, slice_thickness)
+    subject = Subject(region, seed, number, anatomy.sex, anatomy.age)
     folder = root / _folder(number)
     images = write_series(folder / "ct", subject, scan)
     if region == "chest":

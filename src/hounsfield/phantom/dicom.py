@@ -20,12 +20,17 @@ _TIME = "120000"
 _ORIENTATION = ["1", "0", "0", "0", "1", "0"]
 
 
+def identifier(region: str, seed: int, number: int) -> str:
+    """Patient ID, such as CHEST-7-0001: cohorts of different seeds are different patients."""
+    return f"{region.upper()}-{seed}-{number:04d}"
+
+
 class Subject:
     """Names, identifiers and dates of one synthetic patient, all derived from region, seed and number."""
 
     def __init__(self, region: str, seed: int, number: int, sex: str, age: int) -> None:
         self.region, self.seed, self.number, self.sex, self.age = region, seed, number, sex, age
-        self.identifier = f"{region.upper()}-{seed}-{number:04d}"
+        self.identifier = identifier(region, seed, number)
         self.name = f"Phantom^{region.capitalize()} {number:04d}"
         self.date = f"2024{1 + number % 12:02d}{1 + (seed + number) % 28:02d}"
 

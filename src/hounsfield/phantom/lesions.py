@@ -26,9 +26,6 @@ class LungMap:
     points: Array
     depth: Array
 
-    def depth_at(self, point: Array) -> float:
-        return float(self.depth[np.argmin(((self.points - point) ** 2).sum(axis=1))])
-
 
 class Tumour:
     """A solid around `centre` (x, y, z) of mean `radius` in mm; `attached` when it grows on the chest wall."""
@@ -87,22 +84,25 @@ def place_tumours(
     `to_wall` moves a point sideways until it is so many mm inside the chest wall.
     """
     tumours: list[Tumour] = []
+    points = lungs.points
     for _ in range(1 if rng.random() < 0.65 else 2):
         attached = bool(rng.random() < 0.5)
         radius = float(np.exp(rng.uniform(*np.log(_RADII))))
-        for _attempt in range(300):
-            centre = lungs.points[rng.integers(len(lungs.points))] + rng.uniform(-3, 3, 3)
+        while radius > _RADII[0] * 0.9:
+            usable = (points[:, 2] > heights[0] + radius * 0.6) & (points[:, 2] < heights[1] - radius * 0.6)
+            for tumour in tumours:
+                usable &= np.linalg.norm(points - tumour.centre, axis=1) > (radius + tumour.radius) * 1.4 + 12
             if attached:
-                centre = to_wall(centre, radius * float(rng.uniform(0.35, 0.7)))
-                fits = abs(centre[0]) > 62 and centre[1] < 32
+                usable &= (np.abs(points[:, 0]) > 75) & (points[:, 1] < 30) & (lungs.depth < 14)
             else:
-                fits = lungs.depth_at(centre) > min(radius * 1.1 + 3, 34)
-            inside = heights[0] + radius * 0.6 < centre[2] < heights[1] - radius * 0.6
-            apart = all(np.linalg.norm(centre - t.centre) > radius + t.radius + 12 for t in tumours)
-            if fits and inside and apart:
-                tumours.append(Tumour(rng, centre, radius, attached, contrast))
+                usable &= lungs.depth > min(radius * 1.1 + 3, 34)
+            if usable.any():
+                centre = points[rng.choice(np.flatnonzero(usable))] + rng.uniform(-3, 3, 3)
+                if attached:
+                    centre = to_wall(centre, radius * float(rng.uniform(0.35, 0.7)))
+                tumours.append(Tumour(rng, centre, max(radius, _RADII[0]), attached, contrast))
                 break
-            radius = max(radius * 0.99, _RADII[0])
+            radius *= 0.93
     if not tumours:
         deepest = int(np.argmax(lungs.depth))
         radius = min(float(lungs.depth[deepest]) * 0.8, 16.0)

@@ -66,7 +66,7 @@ class Organs:
         self._spine, self._contrast, self._blood = spine, contrast, blood
         self._vein = blood * 0.9 if contrast else blood
         self._bodies = {
-            name: Body(rows, float(rng.normal(0, 0.16)), float(rng.uniform(0.9, 1.1))) for name, rows in _SHAPES.items()
+            name: Body(rows, float(rng.normal(0, 0.12)), float(rng.uniform(0.9, 1.1))) for name, rows in _SHAPES.items()
         }
         self._late = bool(rng.random() < 0.4)
         self._fork = float(rng.uniform(15.9, 16.6))

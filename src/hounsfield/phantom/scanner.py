@@ -22,6 +22,8 @@ class Anatomy(Protocol):
     """What a region provides."""
 
     warp: Warp
+    sex: str
+    age: int
     back: float
     """y of the back's skin in mm, where the table is."""
     front: float
@@ -41,7 +43,7 @@ class Anatomy(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of one scan, as they go into the DICOM header."""
+    """Settings of one scan; lengths in mm, `noise` in HU."""
 
     pixel: float
     thickness: float

@@ -29,10 +29,10 @@ _SIZE = Track(  # level, then half width, half depth of the body, length of the 
         [17, 15, 27],
         [18.5, 15.5, 23],
         [20, 16, 20],
-        [21, 16.5, 34],
-        [22, 17, 41],
-        [23, 17.5, 50],
-        [24.5, 17.5, 43],
+        [21, 16.5, 33],
+        [22, 17, 40],
+        [23, 17.5, 52],
+        [24.5, 17.5, 42],
         [26.5, 17.5, 46],
         [27, 17, 40],
         [20, 12, 10],
@@ -69,7 +69,7 @@ class Spine:
         self._texture = Texture(rng, 3.5)
         density = rng.uniform(0.65, 1.25)
         self.bone = Bone(150 * density, 470 * (0.6 + 0.4 * density), rng.uniform(70, 105))
-        self._process = rng.normal(1, 0.05, (2, 24)).clip(0.9, 1.1)
+        self._process = rng.normal(1, 0.035, (2, 24)).clip(0.92, 1.08)
 
     def z(self, level: float) -> float:
         """Height in mm of a level number."""
