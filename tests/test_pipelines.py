@@ -117,6 +117,6 @@ def test_data_version_follows_the_files(tmp_path: Path) -> None:
 def test_failing_step_is_named_with_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     inputs = {"data": str(tmp_path / "empty"), "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"}
-    with pytest.raises(HounsfieldError, match="lung-tumour · dicom-ingest: .*holds no file: give a folder"):
+    with pytest.raises(HounsfieldError, match=r"lung-tumour · dicom-ingest: .*holds no file: give a folder"):
         run_pipeline("lung-tumour", inputs, tmp_path / "out", quiet=True)
     assert "Executing task" in (tmp_path / "out" / "run.log").read_text()

@@ -11,7 +11,11 @@ from typing import Self, TypeVar
 
 T = TypeVar("T")
 _LINE = re.compile(r"progress (?P<label>[\w -]+?) (?P<done>\d+)/(?P<total>\d+)(?: (?P<detail>.*))?$")
-_SECONDS_BETWEEN_LINES = 2.0
+
+
+def _seconds_between_lines() -> float:
+    """A pipeline's parent process wants a steady stream for its bar, a log only a sign of life."""
+    return 2.0 if os.environ.get("_KFP_RUNTIME") else 10.0
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ def format_line(label: str, done: int, total: int, detail: str = "") -> str:
 
 
 def parse_line(line: str) -> ProgressLine | None:
-    """The progress that `line` ends with, or None when it has none."""
-    match = _LINE.search(line.strip())
+    """The progress that `line` reports, or None."""
+    match = _LINE.match(line.strip())
     if match is None:
         return None
     return ProgressLine(match["label"], int(match["done"]), int(match["total"]), match["detail"] or "")
@@ -40,14 +44,14 @@ def parse_line(line: str) -> ProgressLine | None:
 class Progress:
     """Reports `done` of `total` units of work under `label`.
 
-    On a terminal it draws a rich bar; otherwise it prints `progress LABEL DONE/TOTAL DETAIL` at most every two seconds,
-    and always the last line. Use as a context manager and call `advance`.
+    On a terminal it draws a rich bar; otherwise it prints `progress LABEL DONE/TOTAL DETAIL` every few
+    seconds, and always the last line. Use as a context manager and call `advance`.
     """
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
         self._detail = ""
-        self._last_line = time.monotonic()
+        self._last_line, self._pause = time.monotonic(), _seconds_between_lines()
         self._bar = None
         if sys.stderr.isatty() and not os.environ.get("CI"):
             from rich.console import Console
@@ -83,7 +87,7 @@ class Progress:
             self._bar.update(self._task, completed=self.done, detail=self._detail)
             return
         now = time.monotonic()
-        if self.done >= self.total or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+        if self.done >= self.total or now - self._last_line >= self._pause:
             self._last_line = now
             print(format_line(self.label, self.done, self.total, self._detail), flush=True)
 

@@ -1,11 +1,11 @@
 """`hounsfield demo`: synthetic CT, both pipelines, one summary."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from hounsfield.cli.run import run_task
-from hounsfield.phantom import write_cohort
 from hounsfield.storage import write_json
 
 PSEUDONYM_KEY = "synthetic patients have nothing to hide"
@@ -16,17 +16,43 @@ COHORTS: dict[str, dict[str, Any]] = {
     "abdomen": {"patients": 36, "seed": 2, "size": SIZE, "slice_thickness": 5.0},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "lung-tumour": {"size": 128, "base_channels": 16, "depth": 4, "batch_norm": True, "epochs": 20, "batch_size": 16},
-    "l3-slice": {"size": 112, "architecture": "resnet18", "epochs": 10, "batch_size": 32},
+    "lung-tumour": {
+        "size": 128,
+        "split_seed": 7,
+        "test_fraction": 0.25,
+        "val_fraction": 0.1,
+        "base_channels": 16,
+        "depth": 4,
+        "batch_norm": True,
+        "batch_size": 8,
+        "epochs": 20,
+        "learning_rate": 2e-3,
+        "learning_rate_schedule": "one-cycle",
+        "negatives_per_positive": 1.0,
+        "augment": True,
+    },
+    "l3-slice": {
+        "size": 112,
+        "split_seed": 2,
+        "test_fraction": 0.25,
+        "val_fraction": 0.1,
+        "architecture": "resnet18",
+        "epochs": 10,
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "learning_rate_schedule": "one-cycle",
+        "oversampling_rate": 0.1,
+        "augment": True,
+    },
 }
 LUNG_FIGURES = ("f1", "precision", "recall", "average_precision")
 
 
 def run_demo(out: Path) -> None:
     """Write `OUT/summary.json` with the figures of unseen test patients and the seconds of every step."""
-    import os
-
     os.environ["HOUNSFIELD_PSEUDONYM_KEY"] = PSEUDONYM_KEY
+    from hounsfield.phantom import write_cohort
+
     out = out.resolve()
     seconds: dict[str, float] = {}
     summary: dict[str, Any] = {"seconds": seconds}
@@ -35,10 +61,12 @@ def run_demo(out: Path) -> None:
         cohort = COHORTS[region]
         cases = out / "data" / region / "cases.csv"
         begin = time.monotonic()
+        print(f"{region}: {cohort['patients']} synthetic patients", flush=True)
         if not cases.is_file():
             cases = write_cohort(region, out / "data" / region, **cohort)  # type: ignore[arg-type]
         seconds[f"{region} phantoms"] = round(time.monotonic() - begin, 1)
         settings = [f"{key}={value}" for key, value in SETTINGS[task].items()]
+        settings.append(f"tracking_uri={os.environ.get('MLFLOW_TRACKING_URI') or f'sqlite:///{out}/mlflow.db'}")
         run, metrics = run_task(task, [], cases, out / task, settings)
         seconds |= {f"{task} {step}": value for step, value in run.seconds.items()}
         figures = lung_figures(metrics) if task == "lung-tumour" else l3_figures(metrics)
