@@ -23,6 +23,7 @@ def train_l3(
     oversampling_rate: float = 0.0,
     class_weight: float = 1.0,
     augment: bool = False,
+    keep: str = "best",
     threshold: float = 0.5,
     seed: int = 0,
     precision: str = "auto",

@@ -27,6 +27,9 @@ class Config(StepConfig):
     )
     class_weight: float = Field(1.0, ge=0, le=1, description="weight of the loss of the slices that are not L3")
     augment: bool = Field(False, description="random small affine maps and left-right reflections of training slices")
+    keep: Literal["best", "last"] = Field(
+        "best", description="weights of the epoch with the best F1 on the validation patients, or of the last epoch"
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a slice counts as L3")
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
     precision: Literal["auto", "fp32", "bf16"] = Field(

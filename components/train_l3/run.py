@@ -38,6 +38,7 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
             gradient_threshold=config.gradient_threshold,
             clipping=config.gradient_threshold_method,
             threshold=config.threshold,
+            keep=config.keep,
             seed=config.seed,
             sampling=Sampling(oversampling=config.oversampling_rate, augment=config.augment),
         ),

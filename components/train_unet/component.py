@@ -27,6 +27,7 @@ def train_unet(
     epochs: int = 100,
     negatives_per_positive: float = 0.0,
     augment: bool = False,
+    keep: str = "best",
     threshold: float = 0.5,
     seed: int = 0,
     precision: str = "auto",

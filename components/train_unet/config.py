@@ -33,6 +33,9 @@ class Config(StepConfig):
         description="slices without tumour in an epoch for each one with, drawn anew every epoch; 0 for all",
     )
     augment: bool = Field(False, description="random small affine maps and left-right reflections of training slices")
+    keep: Literal["best", "last"] = Field(
+        "best", description="weights of the epoch with the best F1 on the validation patients, or of the last epoch"
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a pixel counts as tumour")
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
     precision: Literal["auto", "fp32", "bf16"] = Field(

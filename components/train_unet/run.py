@@ -36,6 +36,7 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
             learning_rate=config.learning_rate,
             schedule=config.learning_rate_schedule,
             threshold=config.threshold,
+            keep=config.keep,
             seed=config.seed,
             sampling=Sampling(negatives_per_positive=config.negatives_per_positive or None, augment=config.augment),
         ),

@@ -13,7 +13,7 @@ SIZE = 256
 REDUCED = "smaller networks and images than the papers', so that the demo fits into minutes on two cores"
 COHORTS: dict[str, dict[str, Any]] = {
     "chest": {"patients": 36, "seed": 1, "size": SIZE, "slice_thickness": 6.0},
-    "abdomen": {"patients": 36, "seed": 2, "size": SIZE, "slice_thickness": 5.0},
+    "abdomen": {"patients": 40, "seed": 2, "size": SIZE, "slice_thickness": 5.0},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "lung-tumour": {
@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate_schedule": "one-cycle",
         "negatives_per_positive": 1.0,
         "augment": True,
+        "keep": "last",
     },
     "l3-slice": {
         "size": 112,
@@ -43,6 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "learning_rate_schedule": "one-cycle",
         "oversampling_rate": 0.1,
         "augment": True,
+        "keep": "last",
     },
 }
 LUNG_FIGURES = ("f1", "precision", "recall", "average_precision")

@@ -68,7 +68,7 @@ class Abdomen:
         self._muscle = float(rng.uniform(44, 60))
         self._visceral = float(rng.uniform(-108, -92))
         self._psoas = float(rng.uniform(0.85, 1.15))
-        self._crest = float(rng.uniform(16.15, 16.5))
+        self._crest = float(rng.uniform(15.95, 16.2))
         self._dome = self.spine.z(float(rng.uniform(8.9, 9.9)))
         low, high = self.spine.body_span(L3)
         inset = (1 - LABELLED_SHARE) / 2 * (high - low)

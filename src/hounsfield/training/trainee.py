@@ -17,6 +17,7 @@ from hounsfield.training.metrics import Counts
 
 Schedule = Literal["constant", "cosine", "one-cycle"]
 Clipping = Literal["l2norm", "global-l2norm"]
+Keep = Literal["best", "last"]
 
 _WARM_UP = 0.1
 """Share of the steps in which the one-cycle schedule rises to the learning rate."""
@@ -35,6 +36,7 @@ class Plan:
     clipping: Clipping = "global-l2norm"
     threshold: float = 0.5
     seed: int = 0
+    keep: Keep = "best"
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -61,10 +63,10 @@ def clip_gradients(network: nn.Module, threshold: float, clipping: Clipping) -> 
 
 
 class Trainee(L.LightningModule):
-    """Trains `network` and remembers metrics by epoch and the weights of the best one.
+    """Trains `network` and remembers metrics by epoch and the weights of the one to keep.
 
-    The best epoch has the highest F1 on the validation patients (the lower loss decides between equals); without
-    validation patients it is the last one.
+    The epoch whose weights are kept has the highest F1 on the validation patients (the lower loss decides between
+    equals); with `keep` "last", or without validation patients, it is the last one.
     """
 
     def __init__(self, network: nn.Module, loss: BatchLoss, slices: SliceSet, plan: Plan) -> None:
@@ -150,7 +152,10 @@ class Trainee(L.LightningModule):
         if self._val_rows:
             record |= {f"val_{name}": value for name, value in self._val.summary(reduce).items()}
         self.history.append(record)
-        score = (record.get("val_f1", 0.0), -record["val_loss"] if "val_loss" in record else float(self.current_epoch))
+        if self._val_rows and self.plan.keep == "best":
+            score = (record["val_f1"], -record["val_loss"])
+        else:
+            score = (0.0, float(self.current_epoch))
         if not self.best or score > tuple(self.best["score"]):
             state = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
             self.best = {"score": list(score), "epoch": self.current_epoch + 1, "state": state}
