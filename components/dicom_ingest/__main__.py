@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hounsfield.components.dicom_ingest.run import Config, run
+from hounsfield.components.dicom_ingest.config import Config
+from hounsfield.components.dicom_ingest.run import run
 from hounsfield.step import command_line
 
 

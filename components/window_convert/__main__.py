@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hounsfield.components.window_convert.run import Config, run
+from hounsfield.components.window_convert.config import Config
+from hounsfield.components.window_convert.run import run
 from hounsfield.step import command_line
 
 

@@ -31,7 +31,8 @@ class Network:
         """
         with torch.inference_mode():
             logits = self.module(images[:, None].to(self.device)).float()
-            return (logits[:, 1] - logits[:, 0]).cpu()
+            odds: torch.Tensor = (logits[:, 1] - logits[:, 0]).cpu()
+            return odds
 
 
 def load_network(directory: Path) -> Network:
@@ -50,7 +51,8 @@ def load_network(directory: Path) -> Network:
     except (RuntimeError, SafetensorError, OSError) as error:
         raise ArtifactError(f"{directory}/{WEIGHTS} does not fit architecture {card.architecture}: {error}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Network(module.eval().to(device, memory_format=torch.channels_last), card, device)
+    module.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Network(module, card, device)
 
 
 def batches(rows: list[int], size: int) -> Iterator[list[int]]:

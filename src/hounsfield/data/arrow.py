@@ -80,7 +80,8 @@ class ArrowSlices:
     def slice(self, name: str, index: int) -> Array:
         """One slice (rows, columns) as a read-only view of the file."""
         block = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._view(name, block)[index - int(self._starts[block])]
+        view: Array = self._view(name, block)[index - int(self._starts[block])]
+        return view
 
     def column(self, name: str) -> Array:
         """All slices (slices, rows, columns); a view when the file has one block, else a copy."""
@@ -89,4 +90,5 @@ class ArrowSlices:
 
     def _view(self, name: str, block: int) -> Array:
         values = self._batches[block].column(name).flatten().to_numpy(zero_copy_only=True)
-        return values.reshape(-1, *self._shape)
+        view: Array = values.reshape(-1, *self._shape)
+        return view

@@ -224,9 +224,10 @@ class SeriesStore:
 
     def _table(self, name: str) -> list[dict[str, Any]]:
         try:
-            return pq.read_table(self.directory / f"{name}.parquet").to_pylist()
+            rows: list[dict[str, Any]] = pq.read_table(self.directory / f"{name}.parquet").to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError(f"{self.directory / name}.parquet cannot be read ({error}): ingest again") from error
+        return rows
 
 
 def _row(kind: type[Any], values: dict[str, Any]) -> Any:
