@@ -79,9 +79,9 @@ def train_model(
         )
         write_model(directory, card, outcome.state, outcome.history)
     discard(checkpoints, parameters, slices)
-    print(f"{label}: best epoch {outcome.best_epoch} of {plan.epochs}, {outcome.precision}, model {model}")
     for name, value in sorted(outcome.metrics.items()):
         print(f"{name}={value:.4f}")
+    print(f"kept epoch {outcome.best_epoch} of {plan.epochs}, {outcome.precision}; model: {model}", flush=True)
 
 
 def check_size(network: nn.Module, shape: tuple[int, int]) -> None:
