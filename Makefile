@@ -9,13 +9,13 @@ demo: $(VENV)/.ready  ## both tasks end to end on synthetic CT
 	@$(BIN)/hounsfield demo
 
 test: $(VENV)/.ready-test  ## the test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.ready-test  ## style, types and architecture, on the installed wheel
 	@.ci/lint $(BIN)
 
 bench: $(VENV)/.ready-test  ## ratios against other libraries
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@for script in $(filter-out benchmarks/timing.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:  ## everything that make made
 	rm -rf $(VENV) build dist runs *.egg-info

@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "depth": 4,
         "batch_norm": True,
         "batch_size": 8,
-        "epochs": 20,
+        "epochs": 16,
         "learning_rate": 2e-3,
         "learning_rate_schedule": "one-cycle",
         "negatives_per_positive": 1.0,

@@ -49,7 +49,7 @@ def options(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, runs and summary.json.")] = Path("runs/demo"),
 ) -> None:
-    """Make synthetic CT, run both pipelines end to end and write summary.json (about 6 minutes on 2 cores)."""
+    """Make synthetic CT, run both pipelines end to end and write summary.json (about 7 minutes on 2 cores)."""
     from hounsfield.cli.demo import run_demo
 
     run_demo(out)
