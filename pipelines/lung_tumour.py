@@ -123,4 +123,5 @@ def lung_tumour(
         kfp_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         code_version=code_version,
     )
+    registered.set_caching_options(False)
     return Outputs(trained.outputs["model"], evaluated.outputs["evaluation"], registered.output)
