@@ -58,23 +58,27 @@ class Window:
         Returns:
             (N, H', W') float32 in [0, 1], with 8 bits on the 256 levels k/255.
         """
-        image = hu.to(torch.float32).clamp(self.lower, self.upper).sub_(self.lower).div_(self.upper - self.lower)
-        image = resize(image, self.size)
-        if self.stretch == "minmax":
-            low = image.amin(dim=(1, 2), keepdim=True)
-            span = image.amax(dim=(1, 2), keepdim=True) - low
-            image = (image - low) / torch.where(span > 0, span, torch.ones_like(span))
-        if self.bits:
-            levels = 2**self.bits - 1
-            image = image.mul_(levels).round_().div_(levels)
-        return image
+        image = self._unit(hu)
+        return image.mul_(self._levels).round_().div_(self._levels) if self.bits else image
 
     def stored(self, hu: torch.Tensor) -> npt.NDArray[Any]:
         """As `__call__`, in the dtype of the slice set: uint8 0..255 or float32."""
-        image = self(hu)
-        if self.bits:
-            return image.mul_(2**self.bits - 1).round_().to(torch.uint8).numpy()
-        return image.numpy()
+        image = self._unit(hu)
+        return (image.mul_(self._levels).round_().to(torch.uint8) if self.bits else image).numpy()
+
+    @property
+    def _levels(self) -> int:
+        return 2**self.bits - 1
+
+    def _unit(self, hu: torch.Tensor) -> torch.Tensor:
+        """Clipped, mapped to [0, 1], resized and stretched, not yet quantised; never the memory of `hu`."""
+        image = hu.to(torch.float32, copy=True)
+        image = resize(image.clamp_(self.lower, self.upper).sub_(self.lower).div_(self.upper - self.lower), self.size)
+        if self.stretch == "minmax":
+            low = image.amin(dim=(1, 2), keepdim=True)
+            span = image.amax(dim=(1, 2), keepdim=True) - low
+            image = (image - low).div_(torch.where(span > 0, span, torch.ones_like(span)))
+        return image
 
 
 def resize(image: torch.Tensor, size: int | None) -> torch.Tensor:
