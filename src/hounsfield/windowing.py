@@ -68,7 +68,7 @@ class Window:
 
     @property
     def _levels(self) -> int:
-        return 2**self.bits - 1
+        return (1 << self.bits) - 1
 
     def _unit(self, hu: torch.Tensor) -> torch.Tensor:
         """Clipped, mapped to [0, 1], resized and stretched, not yet quantised; never the memory of `hu`."""
