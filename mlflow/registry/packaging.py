@@ -111,7 +111,7 @@ def describe(card: ModelCard, headline: dict[str, str]) -> str:
         f"decide at {card.threshold:g}.",
         f"- Preprocessing (inside the model): [{window['lower']:g}, {window['upper']:g}] HU, "
         f"{card.image_size[0]}x{card.image_size[1]} pixels.",
-        f"- Trained on {card.training_patients} patients, best epoch {card.best_epoch}, code {card.code_version}.",
+        f"- Trained on {card.training_patients} patients, kept epoch {card.best_epoch}, code {card.code_version}.",
         f"- Data set `{card.dataset_hash[:16]}`, slice set `{card.slice_set_hash[:16]}`.",
     ]
     if headline:
