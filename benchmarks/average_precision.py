@@ -18,7 +18,7 @@ import torch
 from sklearn.metrics import average_precision_score
 from torchmetrics.functional.classification import binary_average_precision
 
-from hounsfield.evaluation.histogram import ScoreHistogram
+from hounsfield.metrics.histogram import ScoreHistogram
 
 OURS, PEER = "ours, histogram", "scikit-learn"
 

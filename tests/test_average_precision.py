@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from hounsfield.errors import InputError
-from hounsfield.evaluation.histogram import AveragePrecision, ScoreHistogram
+from hounsfield.metrics.histogram import AveragePrecision, ScoreHistogram
 
 
 def histogram(scores, labels) -> ScoreHistogram:

@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import linregress
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
-from hounsfield.evaluation.counts import Counts, Spread
 from hounsfield.evaluation.decision import Regression, decide, regression, smoothed
 from hounsfield.evaluation.prediction import log_odds, probability
+from hounsfield.metrics.counts import Counts, Spread
 
 
 @pytest.mark.parametrize("seed", range(4))

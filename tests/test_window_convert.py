@@ -11,7 +11,7 @@ from hounsfield.components.window_convert.config import Config
 from hounsfield.components.window_convert.run import run
 from hounsfield.data.series_store import SeriesStore
 from hounsfield.data.slice_set import SliceSet
-from hounsfield.data.splits import fold_of, split_of
+from hounsfield.data.splits import TEST, VAL, balanced_folds, held_out, split_of
 from hounsfield.errors import InputError
 from hounsfield.windowing import MEDIASTINAL
 
@@ -58,18 +58,29 @@ def test_resized_mask_keeps_its_area(tmp_path: Path) -> None:
 def test_adding_patients_never_moves_one(tmp_path: Path) -> None:
     few = convert(tmp_path / "a", make_store(tmp_path / "s1", PATIENTS))
     many = convert(tmp_path / "b", make_store(tmp_path / "s2", PATIENTS + [f"new-{i}" for i in range(30)]))
-    before = {row.patient: (row.split, row.fold) for row in few.index}
-    after = {row.patient: (row.split, row.fold) for row in many.index}
+    before = {row.patient: row.split for row in few.index}
+    after = {row.patient: row.split for row in many.index}
     assert {patient: after[patient] for patient in before} == before
-    assert set(after.values()) > {("train", 0)}
+    assert set(after.values()) == {"train", "val", "test"}
 
 
 def test_split_shares_follow_the_fractions() -> None:
     splits = [split_of(f"p{i}", seed=3, val_fraction=0.15, test_fraction=0.2) for i in range(4000)]
     assert splits.count("test") / 4000 == pytest.approx(0.2, abs=0.02)
     assert splits.count("val") / 4000 == pytest.approx(0.15, abs=0.02)
-    folds = [fold_of(f"p{i}", seed=3) for i in range(4000)]
-    assert [folds.count(k) / 4000 for k in range(5)] == pytest.approx([0.2] * 5, abs=0.02)
+
+
+def test_every_patient_is_held_out_once_and_folds_are_balanced() -> None:
+    patients = [f"p{i}" for i in range(23)]
+    folds = balanced_folds(patients, 3, 5)
+    assert sorted(list(folds.values()).count(k) for k in range(5)) == [4, 4, 5, 5, 5]
+    assert folds == balanced_folds(patients[::-1] * 2, 3, 5)
+    tested = []
+    for fold in range(5):
+        splits = held_out(folds, fold, 3, val_fraction=0.2)
+        tested += [patient for patient, split in splits.items() if split == TEST]
+        assert list(splits.values()).count(VAL) == 4
+    assert sorted(tested) == sorted(patients)
 
 
 def test_cases_file_fixes_the_split(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from hounsfield.errors import ArtifactError, InputError
 from hounsfield.evaluation import metrics as figures_of
 from hounsfield.evaluation.detection import evaluate_detection
 from hounsfield.evaluation.detection_report import write_detection_report
-from hounsfield.evaluation.histogram import ScoreHistogram
 from hounsfield.evaluation.prediction import Predict, Scores
 from hounsfield.evaluation.segmentation import evaluate_segmentation
 from hounsfield.evaluation.segmentation_report import write_segmentation_report
 from hounsfield.inference import Network, load_network
+from hounsfield.metrics.histogram import ScoreHistogram
 from hounsfield.storage import atomic_directory, sha256_bytes, write_json, write_manifest
 from hounsfield.windowing import unstored
 

@@ -11,7 +11,7 @@ from hounsfield.components.window_convert.config import Config
 from hounsfield.data.arrow import SliceWriter
 from hounsfield.data.series_store import SeriesRow, SeriesStore
 from hounsfield.data.slice_set import DETECTION, KIND, SEGMENTATION, VERSION, SliceIndex, write_index
-from hounsfield.data.splits import SPLITS, fold_of, split_of
+from hounsfield.data.splits import SPLITS, balanced_folds, split_of
 from hounsfield.errors import InputError
 from hounsfield.progress import track
 from hounsfield.storage import atomic_directory, sha256_bytes, write_manifest
@@ -33,6 +33,7 @@ def run(config: Config, store: Path, slices: Path) -> None:
     if not labelled:
         raise InputError(f"{store}: none of its {len(source.series)} series has a label: ingest labels with the images")
     splits = assign_splits(config, labelled)
+    folds = balanced_folds(splits, config.split_seed, config.folds)
     window = window_for(config.task, config.width, config.level, config.size)
     size = window.size
     assert size is not None
@@ -48,7 +49,7 @@ def run(config: Config, store: Path, slices: Path) -> None:
             for row in track(labelled, "window", len(labelled)):
                 pixels = convert_series(source, row, window, writer, segmentation)
                 vanished += row.label_voxels > 0 and sum(pixels) == 0
-                index.extend(index_rows(config, row, splits[row.patient], pixels, size))
+                index.extend(index_rows(row, splits[row.patient], folds[row.patient], pixels, size))
         write_index(out, index)
         counts = count(index)
         assignment = sorted((row.key, splits[row.patient]) for row in labelled)
@@ -152,9 +153,8 @@ def convert_series(
     return pixels
 
 
-def index_rows(config: Config, row: SeriesRow, split: str, pixels: list[int], size: int) -> list[SliceIndex]:
+def index_rows(row: SeriesRow, split: str, fold: int, pixels: list[int], size: int) -> list[SliceIndex]:
     """Index of one series' slices; pixel spacing is that of the resized images."""
-    fold = fold_of(row.patient, config.split_seed, config.folds)
     return [
         SliceIndex(
             patient=row.patient,

@@ -6,7 +6,7 @@ images.arrow    column `image`: uint8 0..255 or float32 0..1, and for segmentati
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hounsfield.data.arrow import ArrowSlices
-from hounsfield.errors import ArtifactError
+from hounsfield.data.splits import held_out
+from hounsfield.errors import ArtifactError, InputError
 from hounsfield.storage import read_manifest
 from hounsfield.windowing import Window
 
@@ -71,11 +72,15 @@ def write_index(directory: Path, index: Sequence[SliceIndex]) -> None:
 class SliceSet:
     """A complete slice set, read by memory map.
 
+    With `fold` (0 or more) that cross-validation fold is the test split, and the other patients are divided into
+    training and inner validation; without (-1), the splits are those of the index.
+
     Raises:
         ArtifactError: `directory` holds none, or one of another version.
+        InputError: there is no such fold.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, fold: int = -1) -> None:
         self.directory = Path(directory)
         self.manifest = read_manifest(self.directory, KIND, VERSION)
         self.window = Window(**self.manifest["window"])
@@ -85,8 +90,20 @@ class SliceSet:
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError(f"{self.directory}: index.parquet cannot be read ({error}): convert again") from error
         self.index = [SliceIndex(**row) for row in rows]
+        if fold >= 0:
+            self._hold_out(fold)
         self.shape: tuple[int, int] = (int(self.manifest["size"][0]), int(self.manifest["size"][1]))
         self._slices = ArrowSlices(self.directory / "images.arrow", self.shape)
+
+    def _hold_out(self, fold: int) -> None:
+        folds = {item.patient: item.fold for item in self.index}
+        if fold not in folds.values():
+            raise InputError(
+                f"{self.directory} has no patient in fold {fold}: its folds are {sorted(set(folds.values()))}"
+            )
+        split = self.manifest["split"]
+        splits = held_out(folds, fold, split["seed"], split["val"])
+        self.index = [replace(item, split=splits[item.patient]) for item in self.index]
 
     @property
     def dataset_hash(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hounsfield.evaluation.counts import ratio
+from hounsfield.metrics.counts import ratio
 
 SMOOTHED_SLICES = 3
 """Width of the moving average whose largest value decides where no slice is positive."""

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hounsfield.data.slice_set import SliceSet
-from hounsfield.evaluation.counts import Counts, Spread, ratio
 from hounsfield.evaluation.decision import Regression, decide, regression
-from hounsfield.evaluation.histogram import ScoreHistogram
 from hounsfield.evaluation.prediction import Predict, Scores, predict_rows, probability, rows_by
+from hounsfield.metrics.counts import Counts, Spread, ratio
+from hounsfield.metrics.histogram import ScoreHistogram
 from hounsfield.progress import Progress
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hounsfield.evaluation.decision import Regression
-from hounsfield.evaluation.histogram import AveragePrecision, Curve
+from hounsfield.metrics.histogram import AveragePrecision, Curve
 
 TRUTH, PREDICTION, INK, MUTED = "#2f7fd6", "#e8710a", "#1f2933", "#7b8794"
 OVERLAY_TRUTH, OVERLAY_PREDICTION = "#4cc9ff", "#ff9f1c"

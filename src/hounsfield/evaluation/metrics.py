@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from hounsfield.evaluation.counts import Counts, Spread, ratio
 from hounsfield.evaluation.detection import Detection
-from hounsfield.evaluation.histogram import ScoreHistogram
 from hounsfield.evaluation.segmentation import Segmentation
+from hounsfield.metrics.counts import Counts, Spread, ratio
+from hounsfield.metrics.histogram import ScoreHistogram
 
 WIDE_INTERVAL = 1e-4
 FEW_PATIENTS = 10

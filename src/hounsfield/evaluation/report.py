@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from hounsfield.data.evaluation import FIGURES, REPORT
 from hounsfield.evaluation import figures
-from hounsfield.evaluation.histogram import ScoreHistogram
 from hounsfield.evaluation.metrics import counted, window_text
+from hounsfield.metrics.histogram import ScoreHistogram
 
 UNDEFINED = "–"
 SPLIT_NAMES = {

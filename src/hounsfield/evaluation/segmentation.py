@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hounsfield.data.slice_set import SliceSet
-from hounsfield.evaluation.counts import Counts, Spread
-from hounsfield.evaluation.histogram import ScoreHistogram
 from hounsfield.evaluation.prediction import Predict, log_odds, predict_rows, rows_by
+from hounsfield.metrics.counts import Counts, Spread
+from hounsfield.metrics.histogram import ScoreHistogram
 from hounsfield.progress import Progress
 
 MM3_PER_ML = 1000.0

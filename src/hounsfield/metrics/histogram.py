@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hounsfield.errors import InputError
-from hounsfield.evaluation.counts import Counts
+from hounsfield.metrics.counts import Counts
 
 BINS = 1 << 20
 _HALF = BINS // 2
