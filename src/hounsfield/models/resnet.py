@@ -8,6 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from hounsfield.errors import InputError
+from hounsfield.models.checks import check_width
+
+SMALLEST = 32
+
 
 class Basic(nn.Module):
     """Two 3x3 convolutions around a shortcut."""
@@ -64,18 +69,25 @@ def shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential 
 
 
 class ResNet(nn.Module):
-    """Residual network of four stages over `channels` input channels and `classes` outputs."""
+    """Residual network over `channels` input channels and `classes` outputs: stages of base, 2x, 4x and 8x channels."""
 
     def __init__(
-        self, block: type[Basic] | type[Bottleneck], stages: Sequence[int], channels: int = 1, classes: int = 2
+        self,
+        block: type[Basic] | type[Bottleneck],
+        stages: Sequence[int],
+        base_channels: int = 64,
+        channels: int = 1,
+        classes: int = 2,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        check_width("resnet", base_channels)
+        self.conv1 = nn.Conv2d(channels, base_channels, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(base_channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        width = 64
-        for number, (blocks, features) in enumerate(zip(stages, (64, 128, 256, 512), strict=True), start=1):
+        width = base_channels
+        for number, blocks in enumerate(stages, start=1):
+            features = base_channels * 2 ** (number - 1)
             layers: list[nn.Module] = []
             for position in range(blocks):
                 layers.append(block(width, features, stride=2 if number > 1 and position == 0 else 1))
@@ -91,7 +103,14 @@ class ResNet(nn.Module):
                 nn.init.zeros_(last.weight)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, classes) of images (N, channels, H, W)."""
+        """Logits (N, classes) of images (N, channels, H, W).
+
+        Raises:
+            InputError: H or W is below 32, the reduction of the four stages.
+        """
+        rows, columns = images.shape[-2:]
+        if min(rows, columns) < SMALLEST:
+            raise InputError(f"resnet: images of {rows}x{columns} are too small: use at least {SMALLEST}x{SMALLEST}")
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for number in (1, 2, 3, 4):
             features = getattr(self, f"layer{number}")(features)
@@ -99,16 +118,16 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet18() -> nn.Module:
+def resnet18(base_channels: int = 64) -> nn.Module:
     """ResNet18: 2-2-2-2 basic blocks."""
-    return ResNet(Basic, (2, 2, 2, 2))
+    return ResNet(Basic, (2, 2, 2, 2), base_channels)
 
 
-def resnet34() -> nn.Module:
+def resnet34(base_channels: int = 64) -> nn.Module:
     """ResNet34: 3-4-6-3 basic blocks."""
-    return ResNet(Basic, (3, 4, 6, 3))
+    return ResNet(Basic, (3, 4, 6, 3), base_channels)
 
 
-def resnet50() -> nn.Module:
-    """ResNet50: 3-4-6-3 bottlenecks, 23.5 million parameters without the last layer."""
-    return ResNet(Bottleneck, (3, 4, 6, 3))
+def resnet50(base_channels: int = 64) -> nn.Module:
+    """ResNet50: 3-4-6-3 bottlenecks; with 64 base channels 23.5 million parameters without the last layer."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), base_channels)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from hounsfield.errors import InputError
+from hounsfield.models.checks import check_halving
 
 
 class DoubleConvolution(nn.Sequential):
@@ -38,7 +39,6 @@ class UNet(nn.Module):
         )
         self.merge = nn.ModuleList(DoubleConvolution(2 * width, width, batch_norm) for width in reversed(widths[:-1]))
         self.head = nn.Conv2d(base_channels, 2, kernel_size=1)
-        self.factor = 2 ** (depth - 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -51,12 +51,7 @@ class UNet(nn.Module):
         Raises:
             InputError: H or W is not a multiple of 2^(depth - 1).
         """
-        rows, columns = images.shape[-2:]
-        if rows % self.factor or columns % self.factor:
-            raise InputError(
-                f"unet: images of {rows}x{columns} cannot be halved {len(self.up)} times: "
-                f"use a size that is a multiple of {self.factor}, or a smaller depth"
-            )
+        check_halving("unet", images, len(self.up), otherwise=", or a smaller depth")
         skipped = []
         features = images
         for level in self.down:
