@@ -1,11 +1,6 @@
-"""Training steps: data order, determinism, resuming after a kill, metrics, and the model that comes out."""
+"""Training steps: data order, determinism, metrics, and the model that comes out."""
 
-import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +22,7 @@ from hounsfield.losses import build_loss
 from hounsfield.training.augment import one_of_four, small_affine, warp
 from hounsfield.training.batches import Batches, Sampling
 from hounsfield.training.probe import faster_precision
-from hounsfield.training.trainee import clip_gradients, learning_rate_factor
+from hounsfield.training.trainee import Plan, Trainee, clip_gradients, learning_rate_factor
 
 SMALL = {"base_channels": 4, "depth": 2, "batch_size": 5, "learning_rate": 0.01, "precision": "fp32"}
 KATIB_METRIC = re.compile(r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)")
@@ -228,64 +223,6 @@ class TestSteps:
         assert not (tmp_path / "model").exists()
 
 
-class TestResuming:
-    @pytest.mark.slow
-    def test_killed_training_ends_with_the_same_weights(self, tumours: Path, tmp_path: Path) -> None:
-        options = ["--epochs", "40", "--base-channels", "8", "--depth", "3", "--batch-size", "3", "--batch-norm"]
-        command = [
-            sys.executable, "-m", "hounsfield.components.train_unet", "--slices", str(tumours), "--out",
-            str(tmp_path / "killed"), "--precision", "fp32", "--augment", *options,
-            "--learning-rate-schedule", "cosine",
-        ]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("killed.checkpoints/*/last.ckpt")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        [last] = tmp_path.glob("killed.checkpoints/*/last.ckpt")
-        done = len(torch.load(last, weights_only=True)["trainee"]["history"])
-        assert 1 <= done < 40
-        assert not (tmp_path / "killed").exists()
-
-        resumed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        first = re.search(r"progress train-unet (\d+)/", resumed)
-        assert first is not None
-        config = UNetConfig(
-            epochs=40, base_channels=8, depth=3, batch_size=3, batch_norm=True, precision="fp32", augment=True,
-            learning_rate_schedule="cosine",
-        )  # fmt: skip
-        run_unet(config, tumours, tmp_path / "whole")
-        assert_same_weights(tmp_path / "killed", tmp_path / "whole")
-        assert read_history(tmp_path / "killed") == read_history(tmp_path / "whole")
-        assert not (tmp_path / "killed.checkpoints").exists()
-
-    def test_checkpoints_of_another_configuration_or_data_are_not_used(self, tumours: Path, tmp_path: Path) -> None:
-        from hounsfield.training.fit import checkpoint_folder
-
-        config = UNetConfig(**SMALL)
-        slices = SliceSet(tumours)
-        other = SliceSet(make_slices(tmp_path / "other", SEGMENTATION, name="b"))
-        folders = {
-            checkpoint_folder(tmp_path, config.model_dump(), slices),
-            checkpoint_folder(tmp_path, config.model_copy(update={"epochs": 3}).model_dump(), slices),
-            checkpoint_folder(tmp_path, config.model_dump(), other),
-        }
-        assert len(folders) == 3
-
-    def test_probed_precision_is_kept_for_the_resumption(self, tumours: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-        from hounsfield.training import fit
-
-        config = UNetConfig(epochs=1, **(SMALL | {"precision": "auto"}))
-        folder = fit.checkpoint_folder(tmp_path / "checkpoints", config.model_dump(), SliceSet(tumours))
-        folder.mkdir(parents=True)
-        (folder / "precision.json").write_text(json.dumps({"precision": "bf16"}))
-        monkeypatch.setattr(fit, "faster_precision", lambda *_: pytest.fail("probed again"))
-        run_unet(config, tumours, tmp_path / "model", tmp_path / "checkpoints")
-        assert read_card(tmp_path / "model").precision == "bf16"
-
-
 def test_probe_leaves_the_network_alone() -> None:
     network = models.build("unet", base_channels=8, depth=3, batch_norm=True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -317,3 +254,22 @@ def test_learning_rate_schedules() -> None:
     assert max(cycle) == cycle[10] == 1
     assert cycle[:11] == sorted(cycle[:11])
     assert 0 < cycle[-1] < 0.01
+
+
+def test_l2_is_coupled_with_the_gradient(tumours: Path) -> None:
+    plan = Plan(epochs=1, batch_size=5, learning_rate=0.1, weight_decay=0.5)
+    network = torch.nn.Linear(3, 1, bias=False)
+    before, gradient = network.weight.detach().clone(), torch.tensor([[0.3, -0.2, 0.1]])
+    optimiser = Trainee(network, build_loss("ce"), SliceSet(tumours), plan).optimiser()
+    decoupled = torch.nn.Parameter(before.clone())
+    other = torch.optim.AdamW([decoupled], lr=0.1, weight_decay=0.5)
+    moment, square, expected = torch.zeros_like(before), torch.zeros_like(before), before.clone()
+    for step in (1, 2):
+        network.weight.grad, decoupled.grad = gradient.clone(), gradient.clone()
+        optimiser.step()
+        other.step()
+        total = gradient + 0.5 * expected
+        moment, square = 0.9 * moment + 0.1 * total, 0.999 * square + 0.001 * total**2
+        expected = expected - 0.1 * (moment / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+    torch.testing.assert_close(network.weight.detach(), expected, rtol=1e-5, atol=1e-7)
+    assert (network.weight - decoupled).abs().max() > 1e-3

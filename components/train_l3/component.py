@@ -8,11 +8,13 @@ from hounsfield.components.train_l3.config import Config
 
 
 @dsl.component(base_image=TRAINING_IMAGE, install_kfp_package=False)
-@described(Config)
+@described(Config, tuned="JSON object of parameters that replace those given, as the step tune returns it")
 def train_l3(
     slices: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     architecture: str = "resnet50",
+    base_channels: int = 64,
+    initial_weights: str = "",
     epochs: int = 10,
     learning_rate: float = 3e-4,
     learning_rate_schedule: str = "constant",
@@ -24,9 +26,14 @@ def train_l3(
     class_weight: float = 1.0,
     augment: bool = False,
     keep: str = "best",
+    fold: int = -1,
+    refit: bool = False,
+    validation: str = "val",
+    run_name: str = "",
     threshold: float = 0.5,
     seed: int = 0,
     precision: str = "auto",
+    tuned: str = "",
     checkpoints: str = "",
     code_version: str = "",
 ):

@@ -11,6 +11,10 @@ class Config(StepConfig):
     """Train an L3 slice detection network."""
 
     architecture: Literal["resnet50", "resnet34", "resnet18"] = Field("resnet50", description="classifier of slices")
+    base_channels: int = Field(64, ge=1, description="channels of the first stage; they double at each of the four")
+    initial_weights: str = Field(
+        "", description="file or URI of weights to begin with, under the parameter names of torchvision or RadImageNet"
+    )
     epochs: int = Field(10, ge=1, description="passes over the training slices")
     learning_rate: float = Field(3e-4, gt=0, description="initial learning rate of Adam")
     learning_rate_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
@@ -30,6 +34,18 @@ class Config(StepConfig):
     keep: Literal["best", "last"] = Field(
         "best", description="weights of the epoch with the best F1 on the validation patients, or of the last epoch"
     )
+    fold: int = Field(
+        -1,
+        ge=-1,
+        description="cross-validation fold that is held out as test split; -1 for the splits of the slice set",
+    )
+    refit: bool = Field(
+        False, description="train on the validation patients as well, without validation, and keep the last epoch"
+    )
+    validation: Literal["val", "test"] = Field(
+        "val", description="split that chooses the epoch; test is optimistic: it is no longer unseen"
+    )
+    run_name: str = Field("", description="name under which reports list this training")
     threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a slice counts as L3")
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
     precision: Literal["auto", "fp32", "bf16"] = Field(

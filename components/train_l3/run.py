@@ -7,27 +7,32 @@ from hounsfield.components.train_l3.config import Config
 CLASSES = ["other", "L3"]
 
 
-def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | None = None) -> None:
+def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | None = None, tuned: str = "") -> None:
     """Train on the slice set `slices` and write the model directory `model`.
 
     Args:
         checkpoints: folder of the checkpoints from which a killed training resumes; default (and for an empty string)
             `<model>.checkpoints`.
+        tuned: JSON object of parameters that replace those of `config`, as the step tune returns it; empty for none.
 
     Raises:
         InputError: the slice set is of another task, or has no training slice.
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss became NaN or infinite, or (OutOfMemory) memory did not suffice.
+        Preempted: SIGTERM came; a checkpoint is saved.
     """
     from hounsfield.data.slice_set import DETECTION, SliceSet
     from hounsfield.losses import WeightedCrossEntropy
+    from hounsfield.step import with_tuned
     from hounsfield.training.batches import Sampling
     from hounsfield.training.model import Architecture, train_model
     from hounsfield.training.trainee import Plan
 
+    config = with_tuned(config, tuned)
+
     train_model(
-        Architecture(config.architecture, {}),
+        Architecture(config.architecture, {"base_channels": config.base_channels}),
         WeightedCrossEntropy(config.class_weight),
-        SliceSet(slices),
+        SliceSet(slices, config.fold),
         DETECTION,
         Plan(
             epochs=config.epochs,
@@ -39,6 +44,8 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
             clipping=config.gradient_threshold_method,
             threshold=config.threshold,
             keep=config.keep,
+            refit=config.refit,
+            validation=config.validation,
             seed=config.seed,
             sampling=Sampling(oversampling=config.oversampling_rate, augment=config.augment),
         ),
@@ -48,4 +55,5 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
         Path(checkpoints) if checkpoints else None,
         label="train-l3",
         precision=config.precision,
+        initial_weights=config.initial_weights,
     )

@@ -14,14 +14,17 @@ class Arguments(Config):
 
     slices: Path = Field(description="slice set that window_convert wrote")
     out: Path = Field(description="model directory to write")
+    tuned: str = Field(
+        "", description="JSON object of parameters that replace those given, as the step tune returns it"
+    )
     checkpoints: Path | None = Field(
         None, description="folder of the checkpoints that a killed training resumes from; default: OUT.checkpoints"
     )
 
 
 def work(arguments: Arguments) -> None:
-    config = Config(**arguments.model_dump(exclude={"slices", "out", "checkpoints"}))
-    run(config, arguments.slices, arguments.out, arguments.checkpoints)
+    config = Config(**arguments.model_dump(exclude={"slices", "out", "checkpoints", "tuned"}))
+    run(config, arguments.slices, arguments.out, arguments.checkpoints, arguments.tuned)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from hounsfield.components.train_unet.config import Config
 
 
 @dsl.component(base_image=TRAINING_IMAGE, install_kfp_package=False)
-@described(Config)
+@described(Config, tuned="JSON object of parameters that replace those given, as the step tune returns it")
 def train_unet(
     slices: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     architecture: str = "unet",
-    base_channels: int = 64,
+    base_channels: int = 0,
     depth: int = 5,
     batch_norm: bool = False,
     loss: str = "cl",
@@ -21,6 +21,7 @@ def train_unet(
     gamma: float = 4.0,
     beta: float = 0.7,
     smooth: float = 1e-6,
+    prior: float = 0.01,
     learning_rate: float = 1e-3,
     learning_rate_schedule: str = "constant",
     batch_size: int = 30,
@@ -28,9 +29,14 @@ def train_unet(
     negatives_per_positive: float = 0.0,
     augment: bool = False,
     keep: str = "best",
+    fold: int = -1,
+    refit: bool = False,
+    validation: str = "val",
+    run_name: str = "",
     threshold: float = 0.5,
     seed: int = 0,
     precision: str = "auto",
+    tuned: str = "",
     checkpoints: str = "",
     code_version: str = "",
 ):

@@ -10,10 +10,12 @@ from hounsfield.step import StepConfig
 class Config(StepConfig):
     """Train a lung-tumour segmentation network."""
 
-    architecture: Literal["unet"] = Field("unet", description="segmentation network")
-    base_channels: int = Field(64, ge=1, description="channels of the first level; they double at each level")
-    depth: int = Field(5, ge=2, description="levels of the U-Net; image sizes must be multiples of 2^(depth - 1)")
-    batch_norm: bool = Field(False, description="batch norm after every 3x3 convolution")
+    architecture: Literal["unet", "segnet", "enet"] = Field("unet", description="segmentation network")
+    base_channels: int = Field(
+        0, ge=0, description="channels of the first level; 0 for the published width: unet and segnet 64, enet 16"
+    )
+    depth: int = Field(5, ge=2, description="levels of unet; image sizes must be multiples of 2^(depth - 1)")
+    batch_norm: bool = Field(False, description="batch norm after every 3x3 convolution of unet")
     loss: Literal["ce", "bl", "fl", "dice", "cl"] = Field(
         "cl", description="cross entropy, balanced cross entropy, focal, Dice, or (1 - beta) focal + beta Dice"
     )
@@ -21,6 +23,12 @@ class Config(StepConfig):
     gamma: float = Field(4.0, ge=0, description="focusing exponent of fl and cl")
     beta: float = Field(0.7, ge=0, le=1, description="share of Dice in cl")
     smooth: float = Field(1e-6, gt=0, description="smoothing of Dice")
+    prior: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="tumour probability that the untrained network gives everywhere; 0 leaves its last layer at random",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
     learning_rate_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
         "constant", description="constant, falling as half a cosine, or the same after a rise over the first tenth"
@@ -36,6 +44,18 @@ class Config(StepConfig):
     keep: Literal["best", "last"] = Field(
         "best", description="weights of the epoch with the best F1 on the validation patients, or of the last epoch"
     )
+    fold: int = Field(
+        -1,
+        ge=-1,
+        description="cross-validation fold that is held out as test split; -1 for the splits of the slice set",
+    )
+    refit: bool = Field(
+        False, description="train on the validation patients as well, without validation, and keep the last epoch"
+    )
+    validation: Literal["val", "test"] = Field(
+        "val", description="split that chooses the epoch; test is optimistic: it is no longer unseen"
+    )
+    run_name: str = Field("", description="name under which reports list this training")
     threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a pixel counts as tumour")
     seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
     precision: Literal["auto", "fp32", "bf16"] = Field(

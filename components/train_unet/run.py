@@ -1,34 +1,43 @@
 """Trains a segmentation network on a slice set of the lung-tumour task."""
 
 from pathlib import Path
+from typing import Any
 
 from hounsfield.components.train_unet.config import Config
 
 CLASSES = ["background", "tumour"]
+PUBLISHED_CHANNELS = {"unet": 64, "segnet": 64, "enet": 16}
 
 
-def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | None = None) -> None:
+def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | None = None, tuned: str = "") -> None:
     """Train on the slice set `slices` and write the model directory `model`.
 
     Args:
         checkpoints: folder of the checkpoints from which a killed training resumes; default (and for an empty string)
             `<model>.checkpoints`.
+        tuned: JSON object of parameters that replace those of `config`, as the step tune returns it; empty for none.
 
     Raises:
         InputError: the slice set is of another task or size, or has no training slice.
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss became NaN or infinite, or (OutOfMemory) memory did not suffice.
+        Preempted: SIGTERM came; a checkpoint is saved.
     """
     from hounsfield.data.slice_set import SEGMENTATION, SliceSet
     from hounsfield.losses import build_loss
+    from hounsfield.step import with_tuned
     from hounsfield.training.batches import Sampling
     from hounsfield.training.model import Architecture, train_model
     from hounsfield.training.trainee import Plan
 
-    options = {"base_channels": config.base_channels, "depth": config.depth, "batch_norm": config.batch_norm}
+    config = with_tuned(config, tuned)
+
+    options: dict[str, Any] = {"base_channels": config.base_channels or PUBLISHED_CHANNELS[config.architecture]}
+    if config.architecture == "unet":
+        options |= {"depth": config.depth, "batch_norm": config.batch_norm}
     train_model(
         Architecture(config.architecture, options),
         build_loss(config.loss, config.alpha, config.gamma, config.beta, config.smooth),
-        SliceSet(slices),
+        SliceSet(slices, config.fold),
         SEGMENTATION,
         Plan(
             epochs=config.epochs,
@@ -37,6 +46,8 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
             schedule=config.learning_rate_schedule,
             threshold=config.threshold,
             keep=config.keep,
+            refit=config.refit,
+            validation=config.validation,
             seed=config.seed,
             sampling=Sampling(negatives_per_positive=config.negatives_per_positive or None, augment=config.augment),
         ),
@@ -46,4 +57,5 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
         Path(checkpoints) if checkpoints else None,
         label="train-unet",
         precision=config.precision,
+        prior=config.prior,
     )

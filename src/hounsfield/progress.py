@@ -4,7 +4,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -41,6 +43,19 @@ def parse_line(line: str) -> ProgressLine | None:
     return ProgressLine(match["label"], int(match["done"]), int(match["total"]), match["detail"] or "")
 
 
+_listener: ContextVar[Callable[[ProgressLine], None] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def reported_to(listener: Callable[[ProgressLine], None]) -> Iterator[None]:
+    """Progress that is begun inside the block, on this thread, goes to `listener` and is not shown itself."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 class Progress:
     """Reports `done` of `total` units of work under `label`.
 
@@ -53,7 +68,8 @@ class Progress:
         self._detail = ""
         self._last_line, self._pause = time.monotonic(), _seconds_between_lines()
         self._bar = None
-        if sys.stderr.isatty() and not os.environ.get("CI"):
+        self._listener = _listener.get()
+        if self._listener is None and sys.stderr.isatty() and not os.environ.get("CI"):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
@@ -83,6 +99,9 @@ class Progress:
         """Count `units` more as done; `detail` (such as `loss=0.31`) replaces the text beside the bar."""
         self.done += units
         self._detail = self._detail if detail is None else detail
+        if self._listener is not None:
+            self._listener(ProgressLine(self.label, self.done, self.total, self._detail))
+            return
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, detail=self._detail)
             return

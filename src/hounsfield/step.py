@@ -1,5 +1,16 @@
-"""What every step shares: a frozen configuration, a command line made from its fields, and errors as one line."""
+"""What every step shares: a frozen configuration, a command line made from its fields, and errors as one line.
 
+Exit codes of every step and command, of which only 75 is worth a retry:
+
+    0    done
+    2    bad input: the data or an argument cannot be used
+    3    a training failed: its loss became NaN or infinite
+    4    a training ran out of memory
+    75   preempted by SIGTERM: a checkpoint is saved, the same command continues from it
+    130  interrupted from the keyboard
+"""
+
+import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -8,9 +19,13 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hounsfield.errors import HounsfieldError, InputError
+from hounsfield.errors import HounsfieldError, InputError, OutOfMemory, Preempted, TrainingError
 
 EXIT_BAD_INPUT = 2
+EXIT_TRAINING_FAILED = 3
+EXIT_OUT_OF_MEMORY = 4
+EXIT_PREEMPTED = 75
+"""EX_TEMPFAIL of sysexits.h."""
 
 
 class StepConfig(BaseModel):
@@ -44,11 +59,40 @@ def describe(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
+def with_tuned(config: ConfigT, tuned: str) -> ConfigT:
+    """`config` with the parameters of the JSON object text `tuned` in place of its own; an empty text changes nothing.
+
+    Raises:
+        InputError: not a JSON object, or a parameter that the configuration does not have or allow.
+    """
+    if not tuned.strip():
+        return config
+    try:
+        values = json.loads(tuned)
+    except ValueError as error:
+        raise InputError(f"--tuned: expected a JSON object, came {tuned!r}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f'--tuned: expected a JSON object such as {{"alpha": 0.5}}, came {tuned!r}')
+    return parse(type(config), config.model_dump() | values)
+
+
+def exit_code(error: HounsfieldError) -> int:
+    """The code that a process ends with for this error."""
+    match error:
+        case Preempted():
+            return EXIT_PREEMPTED
+        case OutOfMemory():
+            return EXIT_OUT_OF_MEMORY
+        case TrainingError():
+            return EXIT_TRAINING_FAILED
+    return EXIT_BAD_INPUT
+
+
 def fail(error: HounsfieldError) -> NoReturn:
-    """Print the error as one line and exit with code 2."""
-    message = " ".join(str(error).split())
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    raise SystemExit(EXIT_BAD_INPUT)
+    """Print the error as one line on stderr and exit with its code."""
+    kind = "preempted" if isinstance(error, Preempted) else "error"
+    print(f"{kind}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    raise SystemExit(exit_code(error))
 
 
 def quiet_warnings() -> None:
@@ -97,7 +141,7 @@ def run_in_pipeline(work: Callable[..., Any], config: type[BaseModel], arguments
     """Call `work(config, **paths)` inside a pipeline's task.
 
     `arguments` are those of the KFP component: fields of `config` are validated into one, artifacts become paths,
-    `code_version` and `data_version` only serve KFP's cache. An error is one line of the log and exit code 2.
+    `code_version` and `data_version` only serve KFP's cache. An error is one line of the log and its exit code.
     """
     quiet_warnings()
     settings = {name: value for name, value in arguments.items() if name in config.model_fields}

@@ -25,8 +25,7 @@ def atomic_directory(target: Path) -> Iterator[Path]:
         InputError: `target` cannot be written, or holds something that is not ours.
     """
     target = Path(target)
-    if target.exists() and not (target.is_dir() and (is_artifact(target) or not any(target.iterdir()))):
-        raise InputError(f"output {target} already exists and is not an artifact of hounsfield: choose another --out")
+    check_replaceable(target)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +40,16 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def check_replaceable(target: Path) -> None:
+    """Check that `target` is absent, empty or one of our artifacts, for work that takes long before it writes.
+
+    Raises:
+        InputError: it holds something that is not ours.
+    """
+    if target.exists() and not (target.is_dir() and (is_artifact(target) or not any(target.iterdir()))):
+        raise InputError(f"output {target} already exists and is not an artifact of hounsfield: choose another --out")
 
 
 def is_artifact(path: Path) -> bool:

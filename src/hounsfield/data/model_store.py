@@ -32,7 +32,7 @@ class ModelCard(BaseModel):
     architecture_options: dict[str, Any]
     """Keyword arguments of `hounsfield.models.build`."""
     parameters: dict[str, Any]
-    """The training step's configuration."""
+    """The training step's configuration, with the tuned parameters in place."""
     window: dict[str, Any]
     """`hounsfield.windowing.Window`: the preprocessing contract."""
     image_size: list[int]
@@ -46,7 +46,7 @@ class ModelCard(BaseModel):
     precision: str
     best_epoch: int
     metrics: dict[str, float]
-    """Of the best epoch, on the validation patients."""
+    """Of the kept epoch: `train_*`, and `val_*` on the patients of the split that chose it, if there was one."""
     code_version: str
 
 

@@ -1,1 +1,1 @@
-"""Training of both networks by Lightning; import `hounsfield.training.fit` where it is used, for it is slow to load."""
+"""Training of both networks by Lightning Fabric; import `fit` where it is used, for it is slow to load."""

@@ -95,8 +95,14 @@ class Batches:
         return rows[shuffle], is_added[shuffle]
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.since(0)
+
+    def since(self, first: int) -> Iterator[Batch]:
+        """The batches of this epoch from number `first` on, exactly as in a whole epoch; no pixel of those before is
+        read."""
         rows, added = self.order()
-        for number, part in enumerate(np.array_split(np.arange(len(rows)), self._batches)):
+        parts = np.array_split(np.arange(len(rows)), self._batches)
+        for number, part in enumerate(parts[first:], start=first):
             share = np.array_split(part, self.world)[self.rank]
             random = np.random.default_rng([self.seed or 0, self.epoch, number, self.rank])
             yield self._load(rows[share], added[share], random)

@@ -1,26 +1,28 @@
-"""Runs a training by Lightning: devices, precision, progress, a checkpoint every epoch, and resuming after a kill."""
+"""Runs a training from a slice set to an outcome: devices, precision, and checkpoints from which it resumes."""
 
 import json
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.fabric import Fabric
 from torch import nn
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from hounsfield.data.slice_set import SliceSet
-from hounsfield.errors import InputError, TrainingError
+from hounsfield.errors import InputError, OutOfMemory, Preempted, TrainingError
 from hounsfield.losses import BatchLoss
-from hounsfield.progress import Progress
 from hounsfield.storage import sha256_bytes, write_json
+from hounsfield.training.failures import Preemption
+from hounsfield.training.loop import fit
 from hounsfield.training.probe import Precision, faster_precision
 from hounsfield.training.trainee import Plan, Trainee
 
@@ -52,8 +54,9 @@ def train(
 ) -> Outcome:
     """Train `network` on the training patients of `slices`, on every GPU there is, else the CPU.
 
-    Continues from the last epoch that an earlier call with the same `identity`, slice set and code finished under
-    `checkpoints`; call `discard` with the same arguments once the model is stored.
+    Continues from the last step that an earlier call with the same `identity`, slice set and code saved under
+    `checkpoints`, and then ends as if it had never been interrupted; call `discard` with the same arguments once the
+    model is stored.
 
     Args:
         identity: what makes this training this training (its configuration): another one starts anew.
@@ -62,6 +65,8 @@ def train(
     Raises:
         InputError: no training slice, or a checkpoint folder that cannot be written.
         TrainingError: the loss became NaN or infinite.
+        OutOfMemory: of a process of several; of this one it stays as it was raised.
+        Preempted: SIGTERM came; a checkpoint is saved.
     """
     folder = checkpoint_folder(checkpoints, identity or {}, slices)
     try:
@@ -70,31 +75,28 @@ def train(
         raise InputError(
             f"cannot write checkpoints to {checkpoints}: {error.strerror}: choose a writable folder"
         ) from error
-    with _quiet():
-        chosen = _precision(precision, folder, network, plan, slices)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trainee = Trainee(network, loss, slices, plan)
-        trainee.batches(training=True)
-        last = folder / LAST
-        trainer = L.Trainer(
+    chosen = _precision(precision, folder, network, plan, slices)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trainee = Trainee(network, loss, slices, plan)
+    trainee.batches(training=True)
+    last, count = folder / LAST, _device_count(devices)
+    with _quiet(), _deterministic(), Preemption(forward=count > 1) as preemption:
+        fabric = Fabric(
             accelerator="gpu" if torch.cuda.is_available() else "cpu",
-            devices=devices,
-            strategy="auto" if _device_count(devices) == 1 else "ddp_spawn",
+            devices=count,
+            strategy="auto" if count == 1 else "ddp_spawn",
             precision="bf16-mixed" if chosen == "bf16" else "32-true",
-            max_epochs=plan.epochs,
-            callbacks=[SaveEveryEpoch(last), ShowProgress(label)],
-            deterministic="warn" if torch.cuda.is_available() else None,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            default_root_dir=folder,
         )
+        own = preemption if count == 1 else None
+        work = partial(fit, trainee=trainee, checkpoint=last, label=label, preemption=own)
         try:
-            trainer.fit(trainee, ckpt_path=last if last.is_file() else None, weights_only=True)
-        except ProcessRaisedException as error:
-            raise TrainingError(f"a training process failed: {str(error).strip().splitlines()[-1]}") from error
+            finished = fabric.launch(work)
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            if preemption.requested:
+                raise Preempted from error
+            raise _failure_of_a_process(error) from error
+    if not finished:
+        raise Preempted
     record = torch.load(last, map_location="cpu", weights_only=True)["trainee"]
     best, history = record["best"], record["history"]
     metrics = {name: value for name, value in history[best["epoch"] - 1].items() if name != "epoch"}
@@ -116,49 +118,14 @@ def discard(checkpoints: Path, identity: dict[str, Any], slices: SliceSet) -> No
         checkpoints.rmdir()
 
 
-class SaveEveryEpoch(Checkpoint):
-    """Replaces the checkpoint `path` atomically at the end of every epoch."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.path)
-        trainer.strategy.barrier()
-
-
-class ShowProgress(Callback):
-    """Reports steps with the mean loss of the epoch so far and the last validation F1."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self._progress: Progress | None = None
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero:
-            assert trainer.max_epochs is not None
-            self._progress = Progress(self.label, trainer.max_epochs * int(trainer.num_training_batches))
-            self._progress.__enter__()
-            self._progress.advance(trainer.global_step)
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if self._progress is not None:
-            assert isinstance(pl_module, Trainee)
-            self._progress.advance(1, pl_module.describe())
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._close()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(None, None, None)
-            self._progress = None
+def _failure_of_a_process(error: ProcessRaisedException | ProcessExitedException) -> TrainingError:
+    """The error of one of several training processes, of which only the text is left."""
+    last = str(error).strip().splitlines()[-1]
+    kind, _, message = last.partition(": ")
+    known = {f"{one.__module__}.{one.__qualname__}": one for one in (TrainingError, OutOfMemory)}
+    if kind in known:
+        return known[kind](message)
+    return TrainingError(f"a training process failed: {last}")
 
 
 def _precision(wanted: PrecisionChoice, folder: Path, network: nn.Module, plan: Plan, slices: SliceSet) -> Precision:
@@ -193,3 +160,18 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Have CUDA use deterministic algorithms wherever it has them."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

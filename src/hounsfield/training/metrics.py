@@ -24,17 +24,28 @@ class Counts:
         self.loss += loss * len(target)
         self.images += len(target)
 
+    def state_dict(self) -> dict[str, float]:
+        """The counts by name."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on counting from `state`."""
+        vars(self).update(state)
+
     @property
     def mean_loss(self) -> float:
         return self.loss / max(self.images, 1)
 
-    def summary(self, reduce: Callable[[list[float]], list[float]] | None = None) -> dict[str, float]:
-        """`loss` (mean over images), `accuracy`, `precision`, `recall` and `f1`; a ratio of nothing is 0.
+    def total_of(self, reduce: Callable[[list[float]], list[float]]) -> "Counts":
+        """The counts of all processes; `reduce` sums a list of numbers over them."""
+        total = Counts()
+        total.load_state_dict(dict(zip(vars(self), reduce([float(v) for v in vars(self).values()]), strict=True)))
+        return total
 
-        `reduce` sums a list of numbers over processes.
-        """
-        values = [self.true_positive, self.false_positive, self.false_negative, self.total, self.loss, self.images]
-        tp, fp, fn, total, loss, images = reduce([float(v) for v in values]) if reduce else values
+    def summary(self) -> dict[str, float]:
+        """`loss` (mean over images), `accuracy`, `precision`, `recall` and `f1`; a ratio of nothing is 0."""
+        tp, fp, fn = self.true_positive, self.false_positive, self.false_negative
+        total, loss, images = self.total, self.loss, self.images
         return {
             "loss": loss / max(images, 1),
             "accuracy": (total - fp - fn) / max(total, 1),

@@ -11,12 +11,14 @@ from torch import nn
 from hounsfield import __version__, models
 from hounsfield.data.model_store import ModelCard, write_model
 from hounsfield.data.slice_set import SliceSet
-from hounsfield.data.splits import TRAIN
 from hounsfield.errors import InputError
 from hounsfield.losses import BatchLoss
-from hounsfield.storage import atomic_directory
+from hounsfield.models.resnet import ResNet
+from hounsfield.storage import atomic_directory, check_replaceable
+from hounsfield.training.failures import memory_errors
 from hounsfield.training.fit import PrecisionChoice, discard, train
-from hounsfield.training.trainee import Plan
+from hounsfield.training.initial_weights import load_initial_weights
+from hounsfield.training.trainee import Plan, rows_of
 
 
 @dataclass(frozen=True)
@@ -39,26 +41,39 @@ def train_model(
     checkpoints: Path | None,
     label: str,
     precision: PrecisionChoice,
+    initial_weights: str = "",
+    prior: float = 0.0,
 ) -> None:
     """Train a fresh network and write it, with its card, as the model directory `model`.
 
-    `parameters` is the configuration of the step: it goes into the card and decides whether checkpoints fit.
+    `parameters` is the configuration of the step: it goes into the card and decides whether checkpoints fit. With
+    `initial_weights`, a file or URI, the network begins with those; with `prior`, at that foreground probability.
 
     Raises:
         InputError: a slice set of another task, without training slices or of a size that the network cannot take.
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss became NaN or infinite, or (OutOfMemory) memory did not suffice.
+        Preempted: SIGTERM came; a checkpoint is saved.
     """
     if slices.task != task:
         raise InputError(f"{slices.directory} is a slice set for {slices.task}, expected one for {task}")
-    training = slices.rows(TRAIN)
+    training, _ = rows_of(slices, plan)
     if not training:
         raise InputError(f"{slices.directory} has no training slice: use more patients or smaller val and test shares")
+    check_replaceable(model)
     torch.manual_seed(plan.seed)
-    network = models.build(architecture.name, **architecture.options)
-    check_size(network, slices.shape)
     checkpoints = checkpoints or model.with_name(f"{model.name}.checkpoints")
-    with atomic_directory(model) as directory:
+    with memory_errors(plan.batch_size, slices.shape):
+        network = models.build(architecture.name, **architecture.options)
+        check_size(network, slices.shape)
+        if initial_weights:
+            if not isinstance(network, ResNet):
+                raise InputError(f"initial weights are for residual networks: {architecture.name} is none, give none")
+            taken = load_initial_weights(network, initial_weights)
+            print(f"initial weights: {taken} tensors of {initial_weights}", flush=True)
+        if prior:
+            models.set_prior(network, prior)
         outcome = train(network, loss, slices, plan, checkpoints, label, precision, parameters)
+    with atomic_directory(model) as directory:
         card = ModelCard(
             task=task,
             architecture=architecture.name,

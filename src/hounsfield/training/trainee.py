@@ -1,18 +1,18 @@
-"""The Lightning module of both tasks: a network, its loss, its data, and the record of every epoch."""
+"""A training at one moment: a network, its loss, its data, where it stands, and the record of every epoch."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import lightning.pytorch as L
+import numpy as np
 import torch
 from torch import nn
 
 from hounsfield.data.slice_set import SliceSet
-from hounsfield.data.splits import TRAIN, VAL
+from hounsfield.data.splits import TEST, TRAIN, VAL
 from hounsfield.errors import TrainingError
 from hounsfield.losses import BatchLoss
-from hounsfield.training.batches import Batch, Batches, Sampling
+from hounsfield.training.batches import Batches, Sampling
 from hounsfield.training.metrics import Counts
 
 Schedule = Literal["constant", "cosine", "one-cycle"]
@@ -23,9 +23,16 @@ _WARM_UP = 0.1
 """Share of the steps in which the one-cycle schedule rises to the learning rate."""
 
 
+ADVICE = "use a lower learning rate, gradient clipping or precision fp32"
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How to train. `gradient_threshold` None does not clip; `weight_decay` is coupled (added to the gradient)."""
+    """How to train.
+
+    `gradient_threshold` None does not clip; `weight_decay` is coupled (added to the gradient). `refit` trains on the
+    validation patients as well and keeps the last epoch; otherwise split `validation` chooses it.
+    """
 
     epochs: int
     batch_size: int
@@ -37,7 +44,16 @@ class Plan:
     threshold: float = 0.5
     seed: int = 0
     keep: Keep = "best"
+    refit: bool = False
+    validation: Literal["val", "test"] = "val"
     sampling: Sampling = field(default_factory=Sampling)
+
+
+def rows_of(slices: SliceSet, plan: Plan) -> tuple[list[int], list[int]]:
+    """Rows that are trained on and rows that choose the epoch."""
+    if plan.refit:
+        return slices.rows(TRAIN, VAL), []
+    return slices.rows(TRAIN), slices.rows(VAL if plan.validation == "val" else TEST)
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -62,118 +78,103 @@ def clip_gradients(network: nn.Module, threshold: float, clipping: Clipping) -> 
         nn.utils.clip_grad_norm_(parameter, threshold)
 
 
-class Trainee(L.LightningModule):
-    """Trains `network` and remembers metrics by epoch and the weights of the one to keep.
+class Trainee:
+    """Trains `network`: how many epochs and steps are done, metrics by epoch and the weights of the one to keep.
 
     The epoch whose weights are kept has the highest F1 on the validation patients (the lower loss decides between
-    equals); with `keep` "last", or without validation patients, it is the last one.
+    equals); with `keep` "last", or without validation patients, it is the last one. What a step does is a function of
+    `state_dict`, the weights and the optimiser's state alone: orders, augmentation and dropout are drawn anew from
+    (seed, epoch, step).
     """
 
     def __init__(self, network: nn.Module, loss: BatchLoss, slices: SliceSet, plan: Plan) -> None:
-        super().__init__()
         self.network, self.loss, self.plan = network, loss, plan
-        self._path, self._train_rows, self._val_rows = slices.directory, slices.rows(TRAIN), slices.rows(VAL)
+        self.path, self.shape = slices.directory, slices.shape
+        self.train_rows, self.val_rows = rows_of(slices, plan)
+        self.logit_threshold = math.log(plan.threshold / (1 - plan.threshold))
+        self.epoch = self.step = 0
+        """Finished epochs, and finished steps of the current one."""
+        self.counts = Counts()
+        """Of the finished steps of the current epoch, on this process."""
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
-        self._batches: Batches | None = None
-        self._logit_threshold = math.log(plan.threshold / (1 - plan.threshold))
-        self._train, self._val = Counts(), Counts()
 
-    def batches(self, training: bool) -> Batches:
-        """This process's share of the batches of a split."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self._trainer else (0, 1)
+    def batches(self, training: bool, rank: int = 0, world: int = 1) -> Batches:
+        """Share of process `rank` of `world` in the batches of training or validation."""
         plan = self.plan
         if not training:
-            return Batches(self._path, self._val_rows, plan.batch_size, rank=rank, world=world)
-        return Batches(self._path, self._train_rows, plan.batch_size, plan.seed, plan.sampling, rank, world)
+            return Batches(self.path, self.val_rows, plan.batch_size, rank=rank, world=world)
+        return Batches(self.path, self.train_rows, plan.batch_size, plan.seed, plan.sampling, rank, world)
 
-    def train_dataloader(self) -> Batches:
-        self._batches = self.batches(training=True)
-        return self._batches
-
-    def val_dataloader(self) -> Any:
-        return self.batches(training=False) if self._val_rows else []
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Adam with L2 regularisation added to the gradient."""
         plan = self.plan
         return torch.optim.Adam(
             self.network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
         )
 
-    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        if self.plan.gradient_threshold is not None:
-            clip_gradients(self.network, self.plan.gradient_threshold, self.plan.clipping)
+    def draw_from(self, rank: int) -> None:
+        """Seed torch's generators for the next step of process `rank`."""
+        entropy = np.random.SeedSequence([self.plan.seed, self.epoch, self.step, rank])
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
-    def on_train_epoch_start(self) -> None:
-        assert self._batches is not None
-        self._batches.epoch = self.current_epoch
-        torch.manual_seed(self.plan.seed * 100_003 + self.current_epoch)
-        self._train = Counts()
+    def learning_rate(self, steps: int) -> float:
+        """Of the next step, with `steps` steps in an epoch."""
+        plan = self.plan
+        return plan.learning_rate * learning_rate_factor(
+            plan.schedule, self.epoch * steps + self.step, plan.epochs * steps
+        )
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        assert self._batches is not None
-        factor = learning_rate_factor(self.plan.schedule, self.global_step, self.plan.epochs * len(self._batches))
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.plan.learning_rate * factor
-
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        images, target = batch
-        logits = self.network(images)
-        self.loss.synchronised = self.trainer.world_size > 1
-        loss: torch.Tensor = self.loss(logits, target)
-        value = float(loss.detach())
+    def check(self, value: float) -> None:
+        """Raise a TrainingError that says where `value`, the loss of the next step, became NaN or infinite."""
         if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss became {value} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: "
-                "use a lower learning rate, gradient clipping or precision fp32"
-            )
-        self._train.add(logits.detach(), target, value, self._logit_threshold)
-        return loss
+            raise TrainingError(f"the loss became {value} in epoch {self.epoch + 1}, step {self.step + 1}: {ADVICE}")
 
-    def on_validation_epoch_start(self) -> None:
-        self._val = Counts()
+    def finish_epoch(self, train: Counts, validation: dict[str, float]) -> None:
+        """Record the epoch, keep its weights if they are the ones to keep, and go on to the next.
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        images, target = batch
-        if len(target) == 0:
-            return
-        logits = self.network(images)
-        self.loss.synchronised = False
-        self._val.add(logits, target, float(self.loss(logits, target)), self._logit_threshold)
+        Args:
+            train: counts of all processes.
+            validation: metrics on the validation rows, empty without any.
 
-    def on_train_epoch_end(self) -> None:
-        reduce = self._sum_over_processes if self.trainer.world_size > 1 else None
-        train = self._train.summary(reduce)
-        record = {
-            "epoch": float(self.current_epoch + 1),
-            "train_loss": train["loss"],
-            "train_accuracy": train["accuracy"],
-        }
-        if self._val_rows:
-            record |= {f"val_{name}": value for name, value in self._val.summary(reduce).items()}
+        Raises:
+            TrainingError: a weight is NaN or infinite.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+            raise TrainingError(f"a weight became NaN or infinite in epoch {self.epoch + 1}: {ADVICE}")
+        summary = train.summary()
+        self.epoch += 1
+        record = {"epoch": float(self.epoch), "train_loss": summary["loss"], "train_accuracy": summary["accuracy"]}
+        record |= {f"val_{name}": value for name, value in validation.items()}
         self.history.append(record)
-        if self._val_rows and self.plan.keep == "best":
-            score = (record["val_f1"], -record["val_loss"])
+        if validation and self.plan.keep == "best":
+            score = [record["val_f1"], -record["val_loss"]]
         else:
-            score = (0.0, float(self.current_epoch))
-        if not self.best or score > tuple(self.best["score"]):
+            score = [0.0, float(self.epoch)]
+        if not self.best or score > self.best["score"]:
             state = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
-            self.best = {"score": list(score), "epoch": self.current_epoch + 1, "state": state}
+            self.best = {"score": score, "epoch": self.epoch, "state": state}
+        self.step, self.counts = 0, Counts()
 
     def describe(self) -> str:
         """Where training stands, in a few words."""
-        words = f"epoch {self.current_epoch + 1}/{self.plan.epochs} loss={self._train.mean_loss:.4f}"
+        words = f"epoch {self.epoch + 1}/{self.plan.epochs} loss={self.counts.mean_loss:.4f}"
         if self.history and "val_f1" in self.history[-1]:
             words += f" val_f1={self.history[-1]['val_f1']:.4f}"
         return words
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["trainee"] = {"history": self.history, "best": self.best}
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands, without weights; plain numbers, lists, dictionaries and tensors."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "counts": self.counts.state_dict(),
+            "history": self.history,
+            "best": self.best,
+        }
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history, self.best = checkpoint["trainee"]["history"], checkpoint["trainee"]["best"]
-
-    def _sum_over_processes(self, values: list[float]) -> list[float]:
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(total)
-        return list(total.tolist())
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.history, self.best = state["history"], state["best"]
+        self.counts.load_state_dict(state["counts"])
