@@ -22,13 +22,13 @@ from hounsfield.errors import ArtifactError, InputError
 from hounsfield.storage import atomic_directory, write_manifest
 from hounsfield.windowing import window_for
 
-SIZE = 24
+SIZE = 32
 SPACING = (5.0, 0.8, 0.7)
 SEGMENTATION_PATIENTS = {"aa": ("test", 30), "bb": ("test", 6), "cc": ("test", 0), "dd": ("train", 20)}
 DETECTION_SERIES = {"s1": range(4, 7), "s2": range(7, 9), "s3": range(2, 5)}
 
 
-def write_slice_set(path: Path, task: str, index: list[SliceIndex], masks: np.ndarray) -> Path:
+def write_slice_set(path: Path, task: str, index: list[SliceIndex], masks: np.ndarray, val: float = 0.2) -> Path:
     """A slice set whose images hold their own row number in the first two pixels."""
     window = window_for(task, size=SIZE)
     images = np.zeros((len(index), SIZE, SIZE), dtype=window.dtype)
@@ -47,6 +47,7 @@ def write_slice_set(path: Path, task: str, index: list[SliceIndex], masks: np.nd
             size=[SIZE, SIZE],
             dataset_hash="d" * 64,
             hash="e" * 64,
+            split={"seed": 0, "val": val},
         )
     return path
 

@@ -11,7 +11,7 @@ from tiny_models import tiny_evaluation, tiny_model
 from hounsfield.cli.inspect import inspect
 from hounsfield.data.arrow import write_slices
 from hounsfield.data.series_store import Rejection, SeriesRow, SeriesStoreWriter
-from hounsfield.data.slice_set import SliceIndex, write_index
+from hounsfield.data.slice_set import KIND, VERSION, SliceIndex, write_index
 from hounsfield.errors import ArtifactError
 from hounsfield.storage import write_manifest
 from hounsfield.windowing import window_for
@@ -85,7 +85,7 @@ def test_slice_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [("p1", "train", 3), ("p1", "train", 0), ("p2", "test", 2)]
     write_index(tmp_path, [SliceIndex(p, f"s{p}", 0, 0.0, 1.0, 1.0, 1.0, split, 0, n) for p, split, n in cases])
     fields = {"task": "lung-tumour", "window": window.to_dict(), "size": [4, 4], "dataset_hash": "d", "hash": "h"}
-    write_manifest(tmp_path, "slice-set", 1, **fields)
+    write_manifest(tmp_path, KIND, VERSION, **fields)
     described = shown(tmp_path, capsys)
     train = {"patients": 1, "series": 1, "slices": 2, "positive_slices": 1, "label_pixels": 3}
     test = {"patients": 1, "series": 1, "slices": 1, "positive_slices": 1, "label_pixels": 2}

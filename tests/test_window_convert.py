@@ -118,6 +118,22 @@ def test_unlabelled_store_stops(tmp_path: Path) -> None:
         convert(tmp_path, make_store(tmp_path / "store", ["a"], labelled=False))
 
 
+def test_site_of_the_tumour_is_the_patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter(["chest-wall", "intrapulmonary", ""] * 4)
+    monkeypatch.setattr("hounsfield.components.window_convert.run.tumour_site", lambda hu, mask, spacing: next(found))
+    store = make_store(tmp_path / "store", PATIENTS)
+    slices = convert(tmp_path, store)
+    order = [row.patient for row in SeriesStore(store).series]
+    by_patient = {row.patient: row.subgroup for row in slices.index}
+    assert [by_patient[patient] for patient in order] == ["chest-wall", "intrapulmonary", ""] * 4
+    assert slices.manifest["subgroups"] == {"chest-wall": 4, "intrapulmonary": 4}
+
+
+def test_l3_slices_have_no_site(tmp_path: Path) -> None:
+    slices = convert(tmp_path, make_store(tmp_path / "store", PATIENTS), task="l3-slice")
+    assert {row.subgroup for row in slices.index} == {""}
+
+
 def test_same_store_same_bytes(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", PATIENTS)
     for name in ("a", "b"):

@@ -17,6 +17,7 @@ def evaluate_pr_ap(
     confusion: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     split: str = "test",
+    fold: int = -1,
     threshold: float = 0.0,
     vertebra_mm: float = 30.0,
     batch_size: int = 8,

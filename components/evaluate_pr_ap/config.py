@@ -11,6 +11,11 @@ class Config(StepConfig):
     """A threshold of 0 stands for the model's own."""
 
     split: Literal["test", "val", "train", "all"] = Field("test", description="patients to evaluate")
+    fold: int = Field(
+        -1,
+        ge=-1,
+        description="cross-validation fold that is the test split, as in the training; -1 for the slice set's splits",
+    )
     threshold: float = Field(
         0.0, ge=0, lt=1, description="probability from which a pixel or slice is positive; 0 for the model's own"
     )

@@ -46,12 +46,13 @@ def run(config: Config, slices: Path, model: Path, evaluation: Path) -> dict[str
     """Evaluate `model` on the patients of one split of `slices`, write `evaluation` and return its metrics.
 
     Raises:
-        ArtifactError: no complete slice set or model, or the model was made for other images.
-        InputError: the split has no patient, or the network gives NaN.
+        ArtifactError: no complete slice set or model, or a model of other images or another held-out fold.
+        InputError: there is no such fold, the split has no patient, or the network gives NaN.
     """
-    source = SliceSet(slices)
+    source = SliceSet(slices, config.fold)
     card = read_card(model)
     check_fit(card, source, model)
+    check_fold(card, source, config)
     splits = SPLITS if config.split == "all" else (config.split,)
     rows = source.rows(*splits)
     if not rows:
@@ -62,6 +63,7 @@ def run(config: Config, slices: Path, model: Path, evaluation: Path) -> dict[str
     described: dict[str, Any] = {
         "task": source.task,
         "split": config.split,
+        "fold": config.fold,
         "patients": len({item.patient for item in used}),
         "series": len({item.series for item in used}),
         "slices": len(rows),
@@ -69,7 +71,7 @@ def run(config: Config, slices: Path, model: Path, evaluation: Path) -> dict[str
         "threshold": threshold,
         "dataset_hash": source.dataset_hash,
         "slice_set_hash": str(source.manifest["hash"]),
-        "model": card.model_dump(include=MODEL_FIELDS),
+        "model": {**card.model_dump(include=MODEL_FIELDS), **training_of(card)},
         "model_hash": sha256_bytes((Path(model) / WEIGHTS).read_bytes()),
         "window": source.window.to_dict(),
         "code_version": version("hounsfield"),
@@ -86,7 +88,7 @@ def run(config: Config, slices: Path, model: Path, evaluation: Path) -> dict[str
             write_tables(directory, found.histogram, [asdict(series) for series in found.series])
             write_detection_report(directory, described, found, source, config.shown_cases)
         write_json(directory / METRICS, described)
-        fields = ("task", "split", "patients", "dataset_hash", "slice_set_hash", "model_hash", "summary")
+        fields = ("task", "split", "fold", "patients", "dataset_hash", "slice_set_hash", "model_hash", "summary")
         write_manifest(directory, KIND, VERSION, **{name: described[name] for name in fields})
     announce(described, Path(evaluation))
     return described
@@ -113,6 +115,25 @@ def check_fit(card: ModelCard, source: SliceSet, model: Path) -> None:
                 f"model {model} was trained for {name} {expected}, the slice set {source.directory} has {came}: "
                 "run window_convert again with the model's window and size"
             )
+
+
+def training_of(card: ModelCard) -> dict[str, Any]:
+    """What decides which patients the model knows: the fold it held out, and the split that chose its epoch."""
+    return {"fold": card.parameters.get("fold", -1), "validation": card.parameters.get("validation", "val")}
+
+
+def check_fold(card: ModelCard, source: SliceSet, config: Config) -> None:
+    """The test patients must be those that the training held out. A model of another slice set knows no fold of this.
+
+    Raises:
+        ArtifactError: they are not.
+    """
+    fold = training_of(card)["fold"]
+    if config.split == "test" and fold != config.fold and card.slice_set_hash == source.manifest["hash"]:
+        raise ArtifactError(
+            f"the model was trained with fold={fold}, the evaluation is of fold={config.fold}: it was fitted to these "
+            f"test patients, evaluate with fold={fold}"
+        )
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -1,7 +1,8 @@
-"""Series store to slice set: window, resize, split by patient, check the prevalence."""
+"""Series store to slice set: window, resize, find the site of the tumour, split by patient, check the prevalence."""
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 
 from hounsfield.components.window_convert.config import Config
 from hounsfield.data.arrow import SliceWriter
-from hounsfield.data.series_store import SeriesRow, SeriesStore
+from hounsfield.data.series_store import HU, Mask, SeriesRow, SeriesStore
 from hounsfield.data.slice_set import DETECTION, KIND, SEGMENTATION, VERSION, SliceIndex, write_index
 from hounsfield.data.splits import SPLITS, balanced_folds, split_of
+from hounsfield.data.tumour_site import SITES, tumour_site
 from hounsfield.errors import InputError
 from hounsfield.progress import track
 from hounsfield.storage import atomic_directory, sha256_bytes, write_manifest
@@ -44,16 +46,22 @@ def run(config: Config, store: Path, slices: Path) -> None:
         columns = {"image": (window.dtype, (size, size))}
         if segmentation:
             columns["mask"] = (np.dtype(np.uint8), (size, size))
+        sites: dict[str, set[str]] = {}
         vanished = 0
         with SliceWriter(out / "images.arrow", columns) as writer:
             for row in track(labelled, "window", len(labelled)):
-                pixels = convert_series(source, row, window, writer, segmentation)
+                hu, mask = source.volume(row)
+                pixels = convert_series(hu, mask, window, writer, segmentation)
+                if segmentation and mask is not None:
+                    sites.setdefault(row.patient, set()).add(tumour_site(hu, mask, row.spacing))
                 vanished += row.label_voxels > 0 and sum(pixels) == 0
                 index.extend(index_rows(row, splits[row.patient], folds[row.patient], pixels, size))
+        index = [replace(item, subgroup=patient_site(sites.get(item.patient, set()))) for item in index]
         write_index(out, index)
         counts = count(index)
         assignment = sorted((row.key, splits[row.patient]) for row in labelled)
-        identity = json.dumps([source.dataset_hash, config.task, window.to_dict(), assignment, config.split_seed])
+        division = [config.split_seed, config.folds, config.val_fraction]
+        identity = json.dumps([source.dataset_hash, config.task, window.to_dict(), assignment, division])
         write_manifest(
             out,
             KIND,
@@ -66,6 +74,7 @@ def run(config: Config, store: Path, slices: Path) -> None:
             counts=counts,
             split={"seed": config.split_seed, "val": config.val_fraction, "test": config.test_fraction},
             folds=config.folds,
+            subgroups=subgroups(index),
         )
     if vanished:
         print(f"warning: {vanished} labels vanished at {size}x{size} pixels: choose a larger --size")
@@ -133,13 +142,10 @@ def check_prevalence(config: Config, source: SeriesStore, series: list[SeriesRow
         )
 
 
-def convert_series(
-    source: SeriesStore, row: SeriesRow, window: Window, writer: SliceWriter, segmentation: bool
-) -> list[int]:
+def convert_series(hu: HU, mask: Mask | None, window: Window, writer: SliceWriter, segmentation: bool) -> list[int]:
     """Append the images (and masks) of one series; returns the label pixels of each slice."""
-    hu, mask = source.volume(row)
     pixels: list[int] = []
-    for start in range(0, row.slices, SLICES_AT_ONCE):
+    for start in range(0, len(hu), SLICES_AT_ONCE):
         block = slice(start, start + SLICES_AT_ONCE)
         columns = {"image": window.stored(torch.tensor(hu[block]))}
         part = mask[block] if mask is not None else None
@@ -170,6 +176,17 @@ def index_rows(row: SeriesRow, split: str, fold: int, pixels: list[int], size: i
         )
         for i, count in enumerate(pixels)
     ]
+
+
+def patient_site(sites: set[str]) -> str:
+    """Site of a patient with several series: on the chest wall when a tumour of any is."""
+    return next((site for site in SITES if site in sites), "")
+
+
+def subgroups(index: list[SliceIndex]) -> dict[str, int]:
+    """Patients by site of the tumour, those with a known one."""
+    patients = {row.patient: row.subgroup for row in index}
+    return {site: list(patients.values()).count(site) for site in SITES}
 
 
 def count(index: list[SliceIndex]) -> dict[str, dict[str, int]]:

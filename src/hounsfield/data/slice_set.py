@@ -22,7 +22,7 @@ from hounsfield.storage import read_manifest
 from hounsfield.windowing import Window
 
 KIND = "slice-set"
-VERSION = 1
+VERSION = 2
 SEGMENTATION, DETECTION = "lung-tumour", "l3-slice"
 TASKS = (SEGMENTATION, DETECTION)
 
@@ -41,6 +41,8 @@ class SliceIndex:
     split: str
     fold: int
     label_pixels: int
+    subgroup: str = ""
+    """The patient's tumour site (`hounsfield.data.tumour_site`): `chest-wall`, `intrapulmonary` or empty."""
 
     @property
     def positive(self) -> bool:
@@ -59,6 +61,7 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("fold", pa.int32()),
         ("label_pixels", pa.int64()),
+        ("subgroup", pa.string()),
     ]
 )
 

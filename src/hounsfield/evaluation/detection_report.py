@@ -36,6 +36,7 @@ def write_detection_report(
             "columns": ["per series", "", "per slice", ""],
             "rows": comparison(pooled, own),
         },
+        audit=metrics["audit"]["sentences"],
         listing={
             "title": "Series, worst first",
             "columns": COLUMNS,

@@ -1,6 +1,7 @@
 """The figures of a report. Truth is blue, prediction orange (told apart by colour-blind readers, and by line style)."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from io import BytesIO, StringIO
 from typing import Any
 
@@ -34,6 +35,11 @@ _STYLE: Any = {
     "svg.hashsalt": "hounsfield",
 }
 Image = npt.NDArray[Any]
+
+
+def style() -> AbstractContextManager[None]:
+    """The fonts, colours and lines of every figure; draw inside of it."""
+    return mpl.rc_context(_STYLE)
 
 
 def svg(figure: Figure) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from hounsfield.data.tumour_site import SITES
+from hounsfield.evaluation.agreement import audit_metrics
 from hounsfield.evaluation.detection import Detection
 from hounsfield.evaluation.segmentation import Segmentation
 from hounsfield.metrics.counts import Counts, Spread, ratio
@@ -41,7 +43,7 @@ def spread_metrics(name: str, spread: Spread) -> dict[str, float | None]:
 
 
 def segmentation_metrics(result: Segmentation) -> dict[str, Any]:
-    """`summary`, `pooled` and `per_patient` of a segmentation."""
+    """`summary`, `pooled`, `per_patient`, `subgroups` and `audit` of a segmentation."""
     pooled = pooled_metrics(result.pooled, result.histogram, "pixel")
     with_tumour = [patient for patient in result.patients if patient.dice is not None]
     without = [patient for patient in result.patients if patient.dice is None]
@@ -57,11 +59,28 @@ def segmentation_metrics(result: Segmentation) -> dict[str, Any]:
         **{name: pooled[name] for name in ("f1", "precision", "recall", "average_precision")},
         "dice_per_patient_mean": per_patient["dice_mean"],
     }
-    return {"summary": summary, "pooled": pooled, "per_patient": per_patient}
+    return {
+        "summary": summary,
+        "pooled": pooled,
+        "per_patient": per_patient,
+        "subgroups": {site: site_metrics(result.of_site(site)) for site in SITES},
+        "audit": audit_metrics(pooled, result.dice, "patient"),
+    }
+
+
+def site_metrics(result: Segmentation) -> dict[str, Any]:
+    """`patients`, pooled figures and Dice per patient of one subgroup."""
+    pooled = pooled_metrics(result.pooled, result.histogram, "pixel")
+    return {
+        "patients": len(result.patients),
+        **{name: pooled[name] for name in ("f1", "precision", "recall", "average_precision")},
+        "dice_mean": result.dice.mean,
+        "dice_sd": result.dice.sd,
+    }
 
 
 def detection_metrics(result: Detection, vertebra_mm: float) -> dict[str, Any]:
-    """`summary`, `pooled` and `per_patient` of a slice detection."""
+    """`summary`, `pooled`, `per_patient` and `audit` of a slice detection."""
     pooled = pooled_metrics(result.pooled, result.histogram, "slice")
     line = result.line
     per_patient = {
@@ -82,7 +101,13 @@ def detection_metrics(result: Detection, vertebra_mm: float) -> dict[str, Any]:
         "detection_rate": per_patient["detection_rate"],
         **{name: pooled[name] for name in ("f1", "precision", "recall", "average_precision")},
     }
-    return {"summary": summary, "pooled": pooled, "per_patient": per_patient}
+    own = Spread.of(Counts(series.tp, series.fp, series.fn, series.tn).dice for series in result.series)
+    return {
+        "summary": summary,
+        "pooled": pooled,
+        "per_patient": per_patient,
+        "audit": audit_metrics(pooled, own, "series"),
+    }
 
 
 def caveats(metrics: dict[str, Any]) -> list[str]:
@@ -100,6 +125,8 @@ def caveats(metrics: dict[str, Any]) -> list[str]:
         found.append(
             f"Split {metrics['split']}: the model was fitted to or chosen by patients of it, so the figures flatter it."
         )
+    elif model["validation"] == "test":
+        found.append("Optimistic: the test patients chose the epoch or the parameters of this model.")
     if metrics["patients"] < FEW_PATIENTS:
         found.append(f"Only {counted(metrics['patients'], 'patient')}: a single one can move every figure noticeably.")
     if pooled["average_precision"] is None:
@@ -117,6 +144,11 @@ def caveats(metrics: dict[str, Any]) -> list[str]:
             f"{counted(without, 'patient')} without a labelled tumour, and so without a Dice: "
             f"{wrong} with false-positive pixels."
         )
+    if "subgroups" in metrics:
+        known = sum(site["patients"] for site in metrics["subgroups"].values())
+        unknown = metrics["per_patient"]["patients_with_tumour"] - known
+        if unknown:
+            found.append(f"{counted(unknown, 'patient')} whose tumour's site is unknown: in neither subgroup.")
     without = metrics["per_patient"].get("series_without_label", 0)
     if without:
         found.append(f"{without} series without a labelled slice, and so without a slice error.")

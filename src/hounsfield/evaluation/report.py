@@ -31,7 +31,9 @@ class Page:
     meaning: list[str]
     tiles: list[dict[str, str]]
     comparison: dict[str, Any]
+    audit: list[str]
     listing: dict[str, Any]
+    subgroups: dict[str, Any] = field(default_factory=dict)
     plots: list[dict[str, str]] = field(default_factory=list)
     cases: list[dict[str, Any]] = field(default_factory=list)
 
@@ -83,7 +85,7 @@ class ReportWriter:
         html = template.render(
             **vars(page),
             subtitle=f"{counted(metrics['patients'], 'patient')}, {metrics['series']} series, "
-            f"{counted(metrics['slices'], 'slice')}, {SPLIT_NAMES[metrics['split']]}; "
+            f"{counted(metrics['slices'], 'slice')}, {patients_of(metrics)}; "
             f"threshold {metrics['threshold']:g}",
             caveats=metrics["caveats"],
             colours={"truth": figures.OVERLAY_TRUTH, "prediction": figures.OVERLAY_PREDICTION},
@@ -98,6 +100,7 @@ class ReportWriter:
                 ("Slice set evaluated", metrics["slice_set_hash"]),
                 ("Window", window_text(metrics["window"])),
                 ("Image size", f"{rows} x {columns} pixels"),
+                ("Test patients", "the slice set's test split" if metrics["fold"] < 0 else f"fold {metrics['fold']}"),
                 ("Decision", f"positive from a probability of {metrics['threshold']:g}"),
                 ("Code", f"hounsfield {metrics['code_version']}"),
             ],
@@ -108,6 +111,12 @@ class ReportWriter:
         data = figures.png(figure)
         (self.directory / FIGURES / f"{name}.png").write_bytes(data)
         return data
+
+
+def patients_of(metrics: dict[str, Any]) -> str:
+    """What the evaluated patients are to the model; test patients that chose it are no longer unseen."""
+    chosen = metrics["split"] == "test" and metrics["model"]["validation"] == "test"
+    return "test patients" if chosen else SPLIT_NAMES[metrics["split"]]
 
 
 def number(value: float | None, form: str = ".3f") -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hounsfield.data.slice_set import SliceSet
+from hounsfield.data.tumour_site import SITES
 from hounsfield.evaluation.prediction import Predict, log_odds, predict_rows, rows_by
 from hounsfield.metrics.counts import Counts, Spread
 from hounsfield.metrics.histogram import ScoreHistogram
@@ -19,6 +20,8 @@ class PatientResult:
     """One patient. Dice is None when the truth is empty, however much is predicted; volumes in ml."""
 
     patient: str
+    subgroup: str
+    """Site of the tumour as the slice set knows it; empty without a tumour or where the site is unknown."""
     slices: int
     tumour_slices: int
     dice: float | None
@@ -34,14 +37,25 @@ class PatientResult:
     shown_row: int
     """Row of the slice set with the largest tumour; of the largest prediction when there is no tumour."""
 
+    @property
+    def counts(self) -> Counts:
+        return Counts(self.tp, self.fp, self.fn, self.tn)
+
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Pixels of all patients together, and each patient."""
+    """Pixels of all patients together, and each patient; `histograms` are those of the subgroups' patients."""
 
     pooled: Counts
     histogram: ScoreHistogram
     patients: list[PatientResult]
+    histograms: dict[str, ScoreHistogram]
+
+    def of_site(self, site: str) -> "Segmentation":
+        """The patients of one subgroup, pooled among themselves."""
+        patients = [patient for patient in self.patients if patient.subgroup == site]
+        pooled = sum((patient.counts for patient in patients), Counts())
+        return Segmentation(pooled, self.histograms[site], patients, {site: self.histograms[site]})
 
     @property
     def dice(self) -> Spread:
@@ -58,7 +72,7 @@ class Segmentation:
 def evaluate_segmentation(
     slices: SliceSet, splits: Sequence[str], predict: Predict, threshold: float, batch_size: int
 ) -> Segmentation:
-    """Evaluate every patient of the splits; memory is bounded by one batch and two histograms.
+    """Evaluate every patient of the splits; memory is bounded by one batch and four histograms.
 
     Args:
         threshold: probability at and above which a pixel is tumour.
@@ -68,6 +82,7 @@ def evaluate_segmentation(
     """
     patients = rows_by(slices, "patient", splits)
     histogram = ScoreHistogram()
+    histograms = {site: ScoreHistogram() for site in SITES}
     pooled = Counts()
     results: list[PatientResult] = []
     with Progress("evaluate", sum(map(len, patients.values()))) as progress:
@@ -75,9 +90,11 @@ def evaluate_segmentation(
             own = ScoreHistogram()
             result = _evaluate_patient(slices, patient, rows, predict, threshold, batch_size, own, progress)
             histogram.merge(own)
-            pooled += Counts(result.tp, result.fp, result.fn, result.tn)
+            if result.subgroup:
+                histograms[result.subgroup].merge(own)
+            pooled += result.counts
             results.append(result)
-    return Segmentation(pooled, histogram, results)
+    return Segmentation(pooled, histogram, results, histograms)
 
 
 def _evaluate_patient(
@@ -113,6 +130,7 @@ def _evaluate_patient(
     precision_average = histogram.average_precision()
     return PatientResult(
         patient=patient,
+        subgroup=slices.index[rows[0]].subgroup,
         slices=len(rows),
         tumour_slices=tumour_slices,
         dice=counts.dice,

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from hounsfield.data.slice_set import SliceSet
 from hounsfield.evaluation import figures
 from hounsfield.evaluation.prediction import Predict, log_odds
-from hounsfield.evaluation.report import Page, ReportWriter, mean_sd, number, tile, worst_and_best
+from hounsfield.evaluation.report import UNDEFINED, Page, ReportWriter, mean_sd, number, tile, worst_and_best
 from hounsfield.evaluation.segmentation import PatientResult, Segmentation
 
 LEGEND = "The slice with the largest tumour: whole, enlarged, and enlarged with the outlines."
-COLUMNS = ["patient", "Dice", "precision", "recall", "AP", "tumour, ml", "predicted, ml", "slices with tumour"]
+COLUMNS = ["patient", "site", "Dice", "precision", "recall", "AP", "tumour, ml", "predicted, ml", "slices with tumour"]
 
 
 def write_segmentation_report(
@@ -47,6 +47,8 @@ def write_segmentation_report(
                 )
             ],
         },
+        audit=metrics["audit"]["sentences"],
+        subgroups=subgroup_table(metrics["subgroups"]),
         listing={
             "title": "Patients, worst first",
             "columns": COLUMNS,
@@ -80,6 +82,23 @@ def meaning(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
+def subgroup_table(subgroups: dict[str, Any]) -> dict[str, Any]:
+    """One row per site of the tumour."""
+    return {
+        "title": "By site of the tumour",
+        "columns": ["site", "patients", "pooled F1", "precision", "recall", "AP", "Dice per patient, mean ± SD"],
+        "rows": [
+            [site, str(own["patients"])]
+            + [number(own[name]) for name in ("f1", "precision", "recall", "average_precision")]
+            + [mean_sd(own, "dice")]
+            for site, own in subgroups.items()
+        ],
+        "note": "The site is found from mask and lung field of the CT, not read by an expert. A patient with several "
+        "tumours counts as chest-wall when any of them is attached to the chest wall. Patients without a tumour, or "
+        "without a lung field in the images, are in neither group.",
+    }
+
+
 def worst_first(result: Segmentation) -> list[PatientResult]:
     """By Dice, then those without a tumour by false-positive pixels."""
     without = [patient for patient in result.patients if patient.dice is None]
@@ -90,6 +109,7 @@ def cells(patient: PatientResult) -> list[str]:
     """One row of the table of patients."""
     return [
         patient.patient,
+        patient.subgroup or UNDEFINED,
         number(patient.dice),
         number(patient.precision),
         number(patient.recall),
