@@ -3,10 +3,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo papers test lint bench clean
 
 demo: $(VENV)/.ready  ## both tasks end to end on synthetic CT
 	@$(BIN)/hounsfield demo
+
+papers: $(VENV)/.ready  ## both papers' experiments at a reduced size on synthetic CT
+	@$(BIN)/hounsfield papers
 
 test: $(VENV)/.ready-test  ## the test suite
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile

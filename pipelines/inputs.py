@@ -37,3 +37,11 @@ def parse_settings(pipeline: Callable[..., Any], settings: list[str]) -> dict[st
 def signature(pipeline: Callable[..., Any]) -> inspect.Signature:
     """Signature of the function that a KFP pipeline was made from."""
     return inspect.signature(pipeline.pipeline_func)  # type: ignore[attr-defined]
+
+
+def json_text(**values: Any) -> str:
+    """A JSON object as text, of pipeline inputs, which are known when the pipeline runs; every value is a string.
+
+    Values must not hold quotes or backslashes, and items of a loop do not work with KFP's local runner.
+    """
+    return "{" + ", ".join(f'"{name}": "{value}"' for name, value in values.items()) + "}"

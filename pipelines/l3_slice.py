@@ -12,20 +12,24 @@ from hounsfield.components.register_model.component import register_model
 from hounsfield.components.register_model.config import Config as Register
 from hounsfield.components.train_l3.component import train_l3
 from hounsfield.components.train_l3.config import Config as Train
+from hounsfield.components.tune.component import tune
+from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.window_convert.component import window_convert
 from hounsfield.components.window_convert.config import Config as Window
+from hounsfield.pipelines.inputs import json_text
 
 
 class Outputs(NamedTuple):
-    """Trained model, its evaluation on unseen patients, and its URI in the registry."""
+    """The search of parameters, trained model, its evaluation on unseen patients, and its URI in the registry."""
 
+    tuning: dsl.Artifact
     model: dsl.Model
     evaluation: dsl.Artifact
     model_uri: str
 
 
 @dsl.pipeline(name="l3-slice", display_name="L3 slice: DICOM to registered ResNet")
-@described(Ingest, Window, Train, Register)
+@described(Ingest, Window, Train, Tune, Register)
 def l3_slice(
     data: str = "",
     cases: str = "",
@@ -41,6 +45,8 @@ def l3_slice(
     split_seed: int = 0,
     max_prevalence: float = 0.0,
     architecture: str = "resnet50",
+    base_channels: int = 64,
+    initial_weights: str = "",
     learning_rate: float = 3e-4,
     learning_rate_schedule: str = "constant",
     l2: float = 1e-4,
@@ -52,9 +58,17 @@ def l3_slice(
     epochs: int = 10,
     augment: bool = False,
     keep: str = "best",
+    refit: bool = False,
+    validation: str = "val",
     threshold: float = 0.5,
     seed: int = 0,
     precision: str = "auto",
+    trials: int = 0,
+    space: str = "",
+    objective: str = "",
+    repeats: int = 1,
+    search_seed: int = 0,
+    start_from_given: bool = True,
     checkpoints: str = "",
     model_name: str = "",
     experiment: str = "",
@@ -62,7 +76,7 @@ def l3_slice(
     data_version: str = "",
     code_version: str = "",
 ) -> Outputs:
-    """Find the L3 slice: ingest DICOM, window, train, evaluate on unseen patients, register in MLflow."""
+    """Find the L3 slice: ingest, window, search parameters, train, evaluate on unseen patients, register."""
     ingested = dicom_ingest(
         data=data,
         cases=cases,
@@ -85,23 +99,46 @@ def l3_slice(
         max_prevalence=max_prevalence,
         code_version=code_version,
     )
+    training = {
+        "architecture": architecture,
+        "base_channels": base_channels,
+        "initial_weights": initial_weights,
+        "learning_rate": learning_rate,
+        "learning_rate_schedule": learning_rate_schedule,
+        "l2": l2,
+        "batch_size": batch_size,
+        "gradient_threshold": gradient_threshold,
+        "gradient_threshold_method": gradient_threshold_method,
+        "oversampling_rate": oversampling_rate,
+        "class_weight": class_weight,
+        "epochs": epochs,
+        "augment": augment,
+        "keep": keep,
+        "refit": refit,
+        "validation": validation,
+        "threshold": threshold,
+        "seed": seed,
+        "precision": precision,
+    }
+    tuned = tune(
+        slices=converted.outputs["slices"],
+        training=json_text(**training),
+        task="l3-slice",
+        trials=trials,
+        space=space,
+        objective=objective,
+        repeats=repeats,
+        search_seed=search_seed,
+        start_from_given=start_from_given,
+        experiment=experiment,
+        tracking_uri=tracking_uri,
+        checkpoints=checkpoints,
+        code_version=code_version,
+    )
     trained = train_l3(
         slices=converted.outputs["slices"],
-        architecture=architecture,
-        learning_rate=learning_rate,
-        learning_rate_schedule=learning_rate_schedule,
-        l2=l2,
-        batch_size=batch_size,
-        gradient_threshold=gradient_threshold,
-        gradient_threshold_method=gradient_threshold_method,
-        oversampling_rate=oversampling_rate,
-        class_weight=class_weight,
-        epochs=epochs,
-        augment=augment,
-        keep=keep,
-        threshold=threshold,
-        seed=seed,
-        precision=precision,
+        **training,
+        tuned=tuned.outputs["Output"],
         checkpoints=checkpoints,
         code_version=code_version,
     )
@@ -118,4 +155,6 @@ def l3_slice(
         code_version=code_version,
     )
     registered.set_caching_options(False)
-    return Outputs(trained.outputs["model"], evaluated.outputs["evaluation"], registered.output)
+    return Outputs(
+        tuned.outputs["tuning"], trained.outputs["model"], evaluated.outputs["evaluation"], registered.output
+    )

@@ -7,28 +7,32 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from hounsfield import __version__
-from hounsfield.errors import HounsfieldError, InputError
+from hounsfield.errors import HounsfieldError, InputError, OutOfMemory, Preempted, TrainingError
+from hounsfield.pipelines.child import EVENT, OUTPUTS
 from hounsfield.progress import parse_line
+from hounsfield.step import EXIT_OUT_OF_MEMORY, EXIT_PREEMPTED, EXIT_TRAINING_FAILED
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-STARTED = re.compile(r"Executing task '(?P<task>[\w-]+)'")
-FINISHED = re.compile(r"Task '(?P<task>[\w-]+)' finished with status (?P<status>\w+)")
-OUTPUTS = "outputs.json"
+ERROR = re.compile(r"(error|preempted): (?P<sentence>.+)")
+PATH_AT_END = re.compile(r"[;:] (\w+: )?/\S+$")
 SECONDS_BETWEEN_LINES = 15.0
+ERRORS = {EXIT_TRAINING_FAILED: TrainingError, EXIT_OUT_OF_MEMORY: OutOfMemory}
 
 
 @dataclass
@@ -56,14 +60,14 @@ def run_pipeline(
         raise InputError(f"cannot write output {out}: {error.strerror}: choose a writable --out") from error
     (out / OUTPUTS).unlink(missing_ok=True)
     order = json.dumps({"pipeline": name, "inputs": inputs, "out": str(out), "cache": cache})
-    with log, tempfile.TemporaryDirectory(prefix="hounsfield-") as scratch:
+    with log, tempfile.TemporaryDirectory(prefix="hounsfield-") as scratch, terminable():
         environment = os.environ | {
             "PYTHONUNBUFFERED": "1",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "TMPDIR": scratch,
         }
         child = subprocess.Popen(
-            [sys.executable, "-m", "hounsfield.pipelines.local", order],
+            [sys.executable, "-m", "hounsfield.pipelines.child", order],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -71,25 +75,62 @@ def run_pipeline(
             errors="replace",
             env=environment,
         )
-        watcher = _Watcher(name, quiet)
+        watcher = Watcher(name, quiet)
         try:
             assert child.stdout is not None
             with watcher.bar:
                 for line in child.stdout:
-                    log.write(line)
-                    watcher.read(ANSI.sub("", line).rstrip())
+                    log.write(watcher.read(line))
+                    log.flush()
             code = child.wait()
         except BaseException:
             child.terminate()
             child.wait()
             raise
     if code != 0:
-        raise HounsfieldError(f"{watcher.failure()} (log: {out / 'run.log'})")
+        raise watcher.failure(out / "run.log")
     return PipelineRun(json.loads((out / OUTPUTS).read_text()), watcher.seconds)
 
 
-class _Watcher:
-    """Turns the lines of the child process into a bar on a terminal, or into sparse lines elsewhere."""
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside of it SIGTERM raises Preempted, so that the child is ended as well."""
+
+    def leave(number: int, frame: Any) -> NoReturn:
+        raise Preempted
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread, which has no signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclass
+class Step:
+    """A running task: its component, what tells it apart in a loop, and what it said so far."""
+
+    name: str
+    label: str
+    bar: TaskID
+    shown: float
+    """Time (monotonic) of its last line on a terminal without bars."""
+    summary: str = ""
+    error: str = ""
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=3))
+    in_json: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.label}".rstrip()
+
+
+class Watcher:
+    """Turns the lines of the child process into bars on a terminal, or into sparse lines elsewhere."""
 
     def __init__(self, pipeline: str, quiet: bool) -> None:
         self.console = Console(stderr=False, highlight=False, soft_wrap=True, quiet=quiet)
@@ -101,55 +142,82 @@ class _Watcher:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.pipeline, self.step, self.summary, self.error = pipeline, "", "", ""
+        self.pipeline = pipeline
         self.seconds: dict[str, float] = {}
-        self.tail: deque[str] = deque(maxlen=12)
-        self._started = self._last = time.monotonic()
-        self._in_json = False
-        self._task: Any = None
+        self.failed: list[tuple[Step, int]] = []
+        self._running: dict[int, Step] = {}
+        self._tail: deque[str] = deque(maxlen=3)
 
-    def read(self, line: str) -> None:
+    def read(self, line: str) -> str:
+        """Show what a line of the child tells; returns it as it goes to the log."""
+        before, marker, event = ANSI.sub("", line).partition(EVENT)
+        if not marker:
+            if before.strip():
+                self._tail.append(before.strip())
+            return before
+        return before + self._event(json.loads(event))
+
+    def _event(self, event: dict[str, Any]) -> str:
+        number = event["task"]
+        if "start" in event:
+            name, label = event["start"], event["label"]
+            title = f"{self.pipeline} · {name} {label}".rstrip()
+            bar = self.bar.add_task(title, total=None, detail="")
+            self._running[number] = Step(name, label, bar, time.monotonic())
+            return f"{name} {label}".rstrip() + " | started\n"
+        step = self._running[number]
+        if "line" in event:
+            self._line(step, event["line"])
+            return f"{step.title} | {event['line']}\n"
+        del self._running[number]
+        self._finish(step, event["end"], event["seconds"])
+        return f"{step.title} | ended with exit code {event['end']} after {event['seconds']:.1f} s\n"
+
+    def _line(self, step: Step, line: str) -> None:
         text = line.strip()
-        if started := STARTED.search(text):
-            self.step, self.summary = started["task"], ""
-            self._started = self._last = time.monotonic()
-            self._task = self.bar.add_task(f"{self.pipeline} · {self.step}", total=None, detail="")
-        elif finished := FINISHED.search(text):
-            self._finish(finished["status"])
-        elif text.startswith("[KFP Executor"):
-            self._in_json = text.endswith("Got executor_input:")
-        elif self._in_json:
-            self._in_json = line.rstrip() != "    }"
-        elif text.startswith("error: "):
-            self.error = text.removeprefix("error: ")
+        if text.startswith("[KFP Executor"):
+            step.in_json = text.endswith("Got executor_input:")
+        elif step.in_json:
+            step.in_json = line != "}"
+        elif found := ERROR.match(text):
+            step.error = found["sentence"]
         elif progress := parse_line(text):
-            detail = f"{progress.done}/{progress.total} {progress.detail}"
-            if self._task is not None:
-                self.bar.update(self._task, completed=progress.done, total=progress.total, detail=detail)
+            detail = f"{progress.done}/{progress.total} {progress.detail}".rstrip()
+            self.bar.update(step.bar, completed=progress.done, total=progress.total, detail=detail)
             now = time.monotonic()
-            if not self.console.is_terminal and now - self._last > SECONDS_BETWEEN_LINES:
-                self._last = now
-                self.console.print(f"  {self.pipeline} · {self.step} {detail}", markup=False)
-        elif text and not re.match(r"\d\d:\d\d:\d\d\.\d{3} - |-{20,}", text):
+            if not self.console.is_terminal and now - step.shown > SECONDS_BETWEEN_LINES:
+                step.shown = now
+                self.console.print(f"  {self.pipeline} · {step.title} {detail}", markup=False)
+        elif text:
             if text.startswith("warning: "):
                 self.console.print(f"  {text}", markup=False)
-            self.summary = text
-            self.tail.append(text)
+            step.summary = text
+            step.tail.append(text)
 
-    def _finish(self, status: str) -> None:
-        elapsed = time.monotonic() - self._started
-        self.seconds[self.step] = round(elapsed, 1)
-        if self._task is not None:
-            self.bar.remove_task(self._task)
-            self._task = None
-        mark = "ok  " if status == "SUCCESS" else "FAIL"
-        summary = self.summary if status == "SUCCESS" else ""
-        self.console.print(f"  {mark} {self.step:<16} {elapsed:6.1f} s  {summary}", markup=False)
+    def _finish(self, step: Step, code: int, elapsed: float) -> None:
+        self.seconds[step.title] = round(elapsed, 1)
+        self.bar.remove_task(step.bar)
+        if code:
+            self.failed.append((step, code))
+        mark, said = ("ok  ", step.summary) if code == 0 else ("FAIL", step.error)
+        width = 16
+        if step.label:
+            width, said = 36, PATH_AT_END.sub("", said)
+        self.console.print(f"  {mark} {step.title:<{width}} {elapsed:6.1f} s  {said}".rstrip(), markup=False)
 
-    def failure(self) -> str:
-        """The step's own error line, else the last lines it printed."""
-        where = f"{self.pipeline} · {self.step}: " if self.step else f"{self.pipeline}: "
-        return where + (self.error or " | ".join(list(self.tail)[-3:]) or "ended without a message")
+    def failure(self, log: Path) -> HounsfieldError:
+        """The first failed step's own error line, else the last lines it printed."""
+        if not self.failed:
+            return HounsfieldError(
+                f"{self.pipeline}: {' | '.join(self._tail) or 'ended without a message'} (log: {log})"
+            )
+        step, code = self.failed[0]
+        if code == EXIT_PREEMPTED:
+            return Preempted()
+        said = step.error or " | ".join(step.tail) or f"ended with exit code {code} and no message"
+        others = len(self.failed) - 1
+        more = f"; {others} more failed" if others else ""
+        return ERRORS.get(code, HounsfieldError)(f"{self.pipeline} · {step.title}: {said}{more} (log: {log})")
 
 
 def code_version() -> str:
@@ -181,30 +249,3 @@ def data_version(paths: list[str]) -> str:
                 stat = path.stat()
                 digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def execute(order: dict[str, Any], pipelines: dict[str, Callable[..., Any]]) -> None:
-    """The child's work: run the pipeline with kfp.local and write its outputs beside the log."""
-    from kfp import local
-
-    out = Path(order["out"])
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(out / "artifacts"),
-        enable_caching=order["cache"],
-    )
-    task = pipelines[order["pipeline"]](**order["inputs"])
-    outputs = {name: getattr(value, "path", value) for name, value in task.outputs.items()}
-    (out / OUTPUTS).write_text(json.dumps(outputs, indent=2))
-
-
-if __name__ == "__main__":
-    import warnings
-
-    warnings.simplefilter("ignore")
-    from hounsfield.pipelines.catalog import PIPELINES
-
-    try:
-        execute(json.loads(sys.argv[1]), PIPELINES)
-    except RuntimeError as failure:
-        sys.exit(str(failure))

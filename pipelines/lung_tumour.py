@@ -12,20 +12,24 @@ from hounsfield.components.register_model.component import register_model
 from hounsfield.components.register_model.config import Config as Register
 from hounsfield.components.train_unet.component import train_unet
 from hounsfield.components.train_unet.config import Config as Train
+from hounsfield.components.tune.component import tune
+from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.window_convert.component import window_convert
 from hounsfield.components.window_convert.config import Config as Window
+from hounsfield.pipelines.inputs import json_text
 
 
 class Outputs(NamedTuple):
-    """Trained model, its evaluation on unseen patients, and its URI in the registry."""
+    """The search of parameters, trained model, its evaluation on unseen patients, and its URI in the registry."""
 
+    tuning: dsl.Artifact
     model: dsl.Model
     evaluation: dsl.Artifact
     model_uri: str
 
 
 @dsl.pipeline(name="lung-tumour", display_name="Lung tumour: DICOM to registered U-Net")
-@described(Ingest, Window, Train, Register)
+@described(Ingest, Window, Train, Tune, Register)
 def lung_tumour(
     data: str = "",
     cases: str = "",
@@ -41,13 +45,14 @@ def lung_tumour(
     split_seed: int = 0,
     max_prevalence: float = 0.0,
     architecture: str = "unet",
-    base_channels: int = 64,
+    base_channels: int = 0,
     depth: int = 5,
     batch_norm: bool = False,
     loss: str = "cl",
     alpha: float = 0.25,
     gamma: float = 4.0,
     beta: float = 0.7,
+    prior: float = 0.01,
     learning_rate: float = 1e-3,
     learning_rate_schedule: str = "constant",
     batch_size: int = 30,
@@ -55,9 +60,19 @@ def lung_tumour(
     negatives_per_positive: float = 0.0,
     augment: bool = False,
     keep: str = "best",
+    refit: bool = False,
+    validation: str = "val",
     threshold: float = 0.5,
     seed: int = 0,
     precision: str = "auto",
+    trials: int = 0,
+    strategy: str = "bayesian",
+    space: str = "",
+    objective: str = "",
+    repeats: int = 1,
+    search_seed: int = 0,
+    start_from_given: bool = True,
+    grid: str = "",
     checkpoints: str = "",
     model_name: str = "",
     experiment: str = "",
@@ -65,7 +80,7 @@ def lung_tumour(
     data_version: str = "",
     code_version: str = "",
 ) -> Outputs:
-    """Segment lung tumours: ingest DICOM, window, train, evaluate on unseen patients, register in MLflow."""
+    """Segment lung tumours: ingest, window, search parameters, train, evaluate on unseen patients, register."""
     ingested = dicom_ingest(
         data=data,
         cases=cases,
@@ -88,26 +103,50 @@ def lung_tumour(
         max_prevalence=max_prevalence,
         code_version=code_version,
     )
+    training = {
+        "architecture": architecture,
+        "base_channels": base_channels,
+        "depth": depth,
+        "batch_norm": batch_norm,
+        "loss": loss,
+        "alpha": alpha,
+        "gamma": gamma,
+        "beta": beta,
+        "prior": prior,
+        "learning_rate": learning_rate,
+        "learning_rate_schedule": learning_rate_schedule,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "negatives_per_positive": negatives_per_positive,
+        "augment": augment,
+        "keep": keep,
+        "refit": refit,
+        "validation": validation,
+        "threshold": threshold,
+        "seed": seed,
+        "precision": precision,
+    }
+    tuned = tune(
+        slices=converted.outputs["slices"],
+        training=json_text(**training),
+        task="lung-tumour",
+        trials=trials,
+        strategy=strategy,
+        space=space,
+        objective=objective,
+        repeats=repeats,
+        search_seed=search_seed,
+        start_from_given=start_from_given,
+        grid=grid,
+        experiment=experiment,
+        tracking_uri=tracking_uri,
+        checkpoints=checkpoints,
+        code_version=code_version,
+    )
     trained = train_unet(
         slices=converted.outputs["slices"],
-        architecture=architecture,
-        base_channels=base_channels,
-        depth=depth,
-        batch_norm=batch_norm,
-        loss=loss,
-        alpha=alpha,
-        gamma=gamma,
-        beta=beta,
-        learning_rate=learning_rate,
-        learning_rate_schedule=learning_rate_schedule,
-        batch_size=batch_size,
-        epochs=epochs,
-        negatives_per_positive=negatives_per_positive,
-        augment=augment,
-        keep=keep,
-        threshold=threshold,
-        seed=seed,
-        precision=precision,
+        **training,
+        tuned=tuned.outputs["Output"],
         checkpoints=checkpoints,
         code_version=code_version,
     )
@@ -124,4 +163,6 @@ def lung_tumour(
         code_version=code_version,
     )
     registered.set_caching_options(False)
-    return Outputs(trained.outputs["model"], evaluated.outputs["evaluation"], registered.output)
+    return Outputs(
+        tuned.outputs["tuning"], trained.outputs["model"], evaluated.outputs["evaluation"], registered.output
+    )

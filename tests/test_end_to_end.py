@@ -12,7 +12,7 @@ from hounsfield.cli.run import run_task
 from hounsfield.phantom import write_cohort
 
 SMALL = {
-    "lung-tumour": ("chest", ["size=64", "base_channels=4", "depth=3", "batch_norm=true", "batch_size=8"]),
+    "lung-tumour": ("chest", ["size=64", "base_channels=4", "depth=3", "batch_norm=true", "batch_size=8", "trials=2"]),
     "l3-slice": ("abdomen", ["size=64", "architecture=resnet18", "batch_size=32"]),
 }
 
@@ -43,7 +43,7 @@ def test_pipeline_registers_a_model_and_caches_its_steps(
     out = tmp_path / "out"
     first, metrics = run_task(task, [], cases, out, [*settings, "epochs=1"])
     train = "train-unet" if task == "lung-tumour" else "train-l3"
-    assert list(first.seconds) == ["dicom-ingest", "window-convert", train, "evaluate-pr-ap", "register-model"]
+    assert list(first.seconds) == ["dicom-ingest", "window-convert", "tune", train, "evaluate-pr-ap", "register-model"]
     assert metrics["patients"] == 1
     assert (out / "report.html").stat().st_size > 10_000
     result = json.loads((out / "result.json").read_text())

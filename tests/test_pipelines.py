@@ -11,14 +11,23 @@ from typing import Any
 import pytest
 import yaml
 
+from hounsfield.components.tune.config import Config as Tune
+from hounsfield.components.tune.run import training_config
 from hounsfield.errors import HounsfieldError, InputError
 from hounsfield.pipelines.catalog import PIPELINES
 from hounsfield.pipelines.compile import compile_all
 from hounsfield.pipelines.inputs import parse_settings, signature
 from hounsfield.pipelines.local import data_version, run_pipeline
 
-COMPONENTS = ["dicom_ingest", "window_convert", "train_unet", "train_l3", "evaluate_pr_ap", "register_model"]
-NOT_IN_PIPELINES = {"code_version", "data_version", "checkpoints", "data", "cases"}
+COMPONENTS = [
+    "dicom_ingest", "window_convert", "tune", "train_unet", "train_l3", "evaluate_pr_ap", "register_model",
+    "plan_experiment", "summarise_experiment",
+]  # fmt: skip
+NOT_IN_CONFIGS = {"code_version", "data_version", "checkpoints", "data", "cases", "training", "tuned"}
+OWN_DEFAULTS = {("l3-slice-study", "trials"): 30}
+"""Where a pipeline has another default than its step, for a reason: the study is about the search."""
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {"l3-slice-study": {"trials": 30, "refit": True}}
+"""Without a search the arms are one and the same; the final training uses every patient outside of the fold."""
 
 
 def component(name: str) -> tuple[Any, Any]:
@@ -33,7 +42,7 @@ def test_component_parameters_are_the_fields_of_its_configuration(name: str) -> 
     parameters = {
         key: item.default
         for key, item in inspect.signature(made.python_func).parameters.items()
-        if item.default is not inspect.Parameter.empty and key not in NOT_IN_PIPELINES
+        if item.default is not inspect.Parameter.empty and key not in NOT_IN_CONFIGS - config.model_fields.keys()
     }
     assert parameters.items() <= {key: field.default for key, field in config.model_fields.items()}.items()
     left_out = config.model_fields.keys() - parameters.keys()
@@ -57,13 +66,14 @@ def test_component_body_is_thin(name: str) -> None:
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pipeline_defaults_are_the_components(name: str) -> None:
     fields: dict[str, set[Any]] = {}
-    train = "train_unet" if name == "lung-tumour" else "train_l3"
-    for part in ("dicom_ingest", "window_convert", train, "evaluate_pr_ap", "register_model"):
+    used = [part for part in COMPONENTS if f"comp-{part.replace('_', '-')}" in PIPELINES[name].pipeline_spec.components]
+    assert len(used) >= 6
+    for part in used:
         for key, field in component(part)[1].model_fields.items():
             fields.setdefault(key, set()).add(field.default)
     for key, item in signature(PIPELINES[name]).parameters.items():
-        if key not in NOT_IN_PIPELINES:
-            assert item.default in fields[key], key
+        if key not in NOT_IN_CONFIGS and item.default != OWN_DEFAULTS.get((name, key)):
+            assert item.default in fields[key] | {OWN_DEFAULTS.get(name, {}).get(key)}, key
 
 
 def test_compiled_yaml_describes_every_input(tmp_path: Path) -> None:
@@ -82,8 +92,9 @@ def test_compiled_yaml_describes_every_input(tmp_path: Path) -> None:
 def test_compiling_needs_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from hounsfield.pipelines.compile import compile_all\n"
-        f"compile_all(Path({str(tmp_path)!r}), ['lung-tumour', 'l3-slice'])\n"
-        "sys.exit(sorted({'torch', 'mlflow', 'lightning', 'SimpleITK', 'pydicom'} & set(sys.modules)) or 0)"
+        f"compile_all(Path({str(tmp_path)!r}), {list(PIPELINES)!r})\n"
+        "heavy = {'torch', 'mlflow', 'lightning', 'SimpleITK', 'pydicom', 'optuna', 'matplotlib'}\n"
+        "sys.exit(sorted(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -104,6 +115,54 @@ def test_settings_are_converted_and_checked() -> None:
     ]:
         with pytest.raises(InputError, match=sentence):
             parse_settings(pipeline, [setting])
+
+
+ECHO = """
+import json, sys
+from kfp import dsl, local
+from hounsfield.pipelines.inputs import json_text
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def echo(training: str) -> str:
+    return training
+
+@dsl.pipeline
+def inputs(epochs: int = 3, learning_rate: float = 1e-5, gamma: float = 4.0, augment: bool = False,
+           batch_norm: bool = True, loss: str = "cl", precision: str = "", fold: int = -1) -> str:
+    return echo(training=json_text(epochs=epochs, learning_rate=learning_rate, gamma=gamma, augment=augment,
+                                   batch_norm=batch_norm, loss=loss, run_name=precision, fold=fold)).output
+
+local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[1])
+print("RESULT " + json.dumps(inputs(epochs=7, augment=True).output))
+"""
+
+
+def test_inputs_keep_their_values_inside_a_json_text(tmp_path: Path) -> None:
+    """As the pipelines hand the training's parameters to tune, where they are validated."""
+    script = tmp_path / "echo_pipeline.py"
+    script.write_text(ECHO)
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    text = json.loads(line.removeprefix("RESULT "))
+    values = training_config(Tune(), text).model_dump()
+    assert values == training_config(Tune(), "{}").model_dump() | {
+        "epochs": 7, "learning_rate": 1e-5, "gamma": 4.0, "augment": True, "batch_norm": True, "loss": "cl",
+        "run_name": "", "fold": -1,
+    }  # fmt: skip
+    assert type(values["epochs"]) is int
+
+
+@pytest.mark.parametrize(("name", "train"), [("lung-tumour", "train_unet"), ("l3-slice", "train_l3")])
+def test_search_and_training_get_every_parameter_of_the_training(name: str, train: str) -> None:
+    tasks = PIPELINES[name].pipeline_spec.root.dag.tasks
+    trained, tuned = tasks[train.replace("_", "-")].inputs.parameters, tasks["tune"].inputs.parameters
+    assert trained["tuned"].task_output_parameter.producer_task == "tune"
+    handed = json.loads(tuned["training"].runtime_value.constant.string_value)
+    left_to_defaults = component(train)[1].model_fields.keys() - handed.keys()
+    assert left_to_defaults <= {"fold", "run_name", "smooth"}
+    for key in handed:
+        assert trained[key].component_input_parameter == key
 
 
 def test_data_version_follows_the_files(tmp_path: Path) -> None:

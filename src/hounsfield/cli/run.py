@@ -1,5 +1,6 @@
 """`hounsfield run`: one pipeline on this machine."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -25,7 +26,9 @@ def run_task(
     settings: list[str],
     cache: bool = True,
 ) -> tuple[PipelineRun, dict[str, Any]]:
-    """Run `task` and print where report, model and registry are; returns the run and the evaluation's figures.
+    """Run `task` and print where report, model and registry are; returns the run and its figures.
+
+    The figures are those of metrics.json of the evaluation, for an experiment those of its summary.json.
 
     Raises:
         InputError: no data, or both `data` and `cases`, or a setting that the pipeline does not have.
@@ -48,22 +51,45 @@ def run_task(
         "data_version": data_version(data or [str(cases)]),
         "code_version": code_version(),
     }
-    inputs.setdefault("checkpoints", str(out / "checkpoints"))
-    inputs.setdefault("tracking_uri", os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out / 'mlflow.db'}")
+    known = signature(PIPELINES[task]).parameters
+    for name, value in (
+        ("checkpoints", str(out / "checkpoints")),
+        ("tracking_uri", os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out / 'mlflow.db'}"),
+    ):
+        if name in known:
+            inputs.setdefault(name, value)
     print(f"{task}: running in {out}", flush=True)
     finished = run_pipeline(task, inputs, out, cache=cache)
-    report = out / "report.html"
-    shutil.copyfile(Path(finished.outputs["evaluation"]) / "report.html", report)
-    metrics = read_metrics(Path(finished.outputs["evaluation"]))
-    finished.outputs |= {"report": str(report), "tracking_uri": inputs["tracking_uri"]}
+    figures = collect(finished, out)
+    if "tracking_uri" in inputs:
+        finished.outputs["tracking_uri"] = inputs["tracking_uri"]
     write_json(out / "result.json", {"task": task, **finished.outputs, "seconds": finished.seconds})
-    print(f"  report    {report}")
-    print(f"  model     {finished.outputs['model_uri']}  (files: {finished.outputs['model']})")
-    if str(inputs["tracking_uri"]).startswith("sqlite:"):
-        print(f"  registry  mlflow ui --backend-store-uri {inputs['tracking_uri']}", flush=True)
-    else:
-        print(f"  registry  {inputs['tracking_uri']}", flush=True)
-    return finished, metrics
+    announce(finished)
+    return finished, figures
+
+
+def collect(finished: PipelineRun, out: Path) -> dict[str, Any]:
+    """Copy the report of the evaluation or the experiment to `out`, and return its figures."""
+    summary = finished.outputs.get("summary")
+    source = Path(summary or finished.outputs["evaluation"])
+    report = out / "report.html"
+    shutil.copyfile(source / "report.html", report)
+    finished.outputs["report"] = str(report)
+    figures: dict[str, Any] = json.loads((source / "summary.json").read_text()) if summary else read_metrics(source)
+    return figures
+
+
+def announce(finished: PipelineRun) -> None:
+    """Print where everything is."""
+    outputs = finished.outputs
+    print(f"  report    {outputs['report']}")
+    if "summary" in outputs:
+        print(f"  summary   {Path(outputs['summary']) / 'summary.json'}  (figures and tables beside it)", flush=True)
+    if "model_uri" in outputs:
+        print(f"  model     {outputs['model_uri']}  (files: {outputs['model']})")
+        uri = outputs["tracking_uri"]
+        local = uri.startswith("sqlite:")
+        print(f"  registry  {f'mlflow ui --backend-store-uri {uri}' if local else uri}", flush=True)
 
 
 def print_inputs(task: str) -> None:

@@ -1,0 +1,167 @@
+"""Pipeline l3-slice-study: cross-validation of the search with and without the design parameters against imbalance."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from hounsfield.components.describe import described
+from hounsfield.components.dicom_ingest.component import dicom_ingest
+from hounsfield.components.dicom_ingest.config import Config as Ingest
+from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
+from hounsfield.components.evaluate_pr_ap.config import Config as Evaluate
+from hounsfield.components.plan_experiment.component import plan_experiment
+from hounsfield.components.plan_experiment.config import Config as Plan
+from hounsfield.components.summarise_experiment.component import summarise_experiment
+from hounsfield.components.summarise_experiment.config import Config as Summarise
+from hounsfield.components.train_l3.component import train_l3
+from hounsfield.components.train_l3.config import Config as Train
+from hounsfield.components.tune.component import tune
+from hounsfield.components.tune.config import Config as Tune
+from hounsfield.components.window_convert.component import window_convert
+from hounsfield.components.window_convert.config import Config as Window
+from hounsfield.pipelines.inputs import json_text
+
+
+class Outputs(NamedTuple):
+    """The experiment's tables, figures and report."""
+
+    summary: dsl.Artifact
+
+
+@dsl.pipeline(name="l3-slice-study", display_name="L3 slice: control and proposed, cross-validated")
+@described(Evaluate, Ingest, Window, Train, Tune, Plan, Summarise)
+def l3_slice_study(
+    data: str = "",
+    cases: str = "",
+    roi: str = "",
+    label_value: int = 0,
+    min_slices: int = 3,
+    allow_empty_labels: bool = False,
+    width: float = 0.0,
+    level: float = 0.0,
+    size: int = 0,
+    val_fraction: float = 0.15,
+    split_seed: int = 0,
+    folds: int = 5,
+    max_prevalence: float = 0.0,
+    arms: str = "control,proposed",
+    seeds: int = 1,
+    first_seed: int = 0,
+    trials: int = 30,
+    objective: str = "",
+    start_from_given: bool = True,
+    validation: str = "val",
+    refit: bool = True,
+    architecture: str = "resnet50",
+    base_channels: int = 64,
+    initial_weights: str = "",
+    learning_rate: float = 3e-4,
+    learning_rate_schedule: str = "constant",
+    l2: float = 1e-4,
+    batch_size: int = 32,
+    gradient_threshold: float = 3.0,
+    gradient_threshold_method: str = "global-l2norm",
+    oversampling_rate: float = 0.0,
+    class_weight: float = 1.0,
+    epochs: int = 10,
+    augment: bool = False,
+    keep: str = "best",
+    threshold: float = 0.5,
+    precision: str = "auto",
+    vertebra_mm: float = 30.0,
+    data_name: str = "your data",
+    checkpoints: str = "",
+    data_version: str = "",
+    code_version: str = "",
+) -> Outputs:
+    """Compare the search with and without over-sampling and class weight in every fold: the L3 paper's Table 2."""
+    ingested = dicom_ingest(
+        data=data,
+        cases=cases,
+        roi=roi,
+        label_value=label_value,
+        min_slices=min_slices,
+        allow_empty_labels=allow_empty_labels,
+        data_version=data_version,
+        code_version=code_version,
+    )
+    converted = window_convert(
+        store=ingested.outputs["store"],
+        task="l3-slice",
+        width=width,
+        level=level,
+        size=size,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        folds=folds,
+        max_prevalence=max_prevalence,
+        code_version=code_version,
+    )
+    planned = plan_experiment(
+        slices=converted.outputs["slices"],
+        experiment="l3-slice-study",
+        arms=arms,
+        folds=folds,
+        seeds=seeds,
+        first_seed=first_seed,
+        code_version=code_version,
+    )
+    training = {
+        "architecture": architecture,
+        "base_channels": base_channels,
+        "initial_weights": initial_weights,
+        "learning_rate": learning_rate,
+        "learning_rate_schedule": learning_rate_schedule,
+        "l2": l2,
+        "batch_size": batch_size,
+        "gradient_threshold": gradient_threshold,
+        "gradient_threshold_method": gradient_threshold_method,
+        "oversampling_rate": oversampling_rate,
+        "class_weight": class_weight,
+        "epochs": epochs,
+        "augment": augment,
+        "keep": keep,
+        "validation": validation,
+        "threshold": threshold,
+        "precision": precision,
+    }
+    with dsl.ParallelFor(planned.outputs["Output"]) as run:
+        tuned = tune(
+            slices=converted.outputs["slices"],
+            training=json_text(**training),
+            task="l3-slice",
+            trials=trials,
+            space=run.run_name,
+            objective=objective,
+            search_seed=run.seed,
+            start_from_given=start_from_given,
+            fold=run.fold,
+            checkpoints=checkpoints,
+            code_version=code_version,
+        )
+        trained = train_l3(
+            slices=converted.outputs["slices"],
+            **training,
+            refit=refit,
+            fold=run.fold,
+            seed=run.seed,
+            run_name=run.run_name,
+            tuned=tuned.outputs["Output"],
+            checkpoints=checkpoints,
+            code_version=code_version,
+        )
+        evaluated = evaluate_pr_ap(
+            slices=converted.outputs["slices"],
+            model=trained.outputs["model"],
+            fold=run.fold,
+            vertebra_mm=vertebra_mm,
+            code_version=code_version,
+        )
+    summarised = summarise_experiment(
+        slices=converted.outputs["slices"],
+        models=dsl.Collected(trained.outputs["model"]),
+        evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
+        data_name=data_name,
+        code_version=code_version,
+    )
+    return Outputs(summarised.outputs["summary"])

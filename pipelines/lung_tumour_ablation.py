@@ -1,0 +1,150 @@
+"""Pipeline lung-tumour-ablation: every network with every loss on the same patients, and their figures side by side."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from hounsfield.components.describe import described
+from hounsfield.components.dicom_ingest.component import dicom_ingest
+from hounsfield.components.dicom_ingest.config import Config as Ingest
+from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
+from hounsfield.components.plan_experiment.component import plan_experiment
+from hounsfield.components.plan_experiment.config import Config as Plan
+from hounsfield.components.summarise_experiment.component import summarise_experiment
+from hounsfield.components.summarise_experiment.config import Config as Summarise
+from hounsfield.components.train_unet.component import train_unet
+from hounsfield.components.train_unet.config import Config as Train
+from hounsfield.components.window_convert.component import window_convert
+from hounsfield.components.window_convert.config import Config as Window
+from hounsfield.pipelines.inputs import json_text
+
+
+class Outputs(NamedTuple):
+    """The experiment's tables, figures and report."""
+
+    summary: dsl.Artifact
+
+
+@dsl.pipeline(name="lung-tumour-ablation", display_name="Lung tumour: networks x losses")
+@described(Ingest, Window, Train, Plan, Summarise)
+def lung_tumour_ablation(
+    data: str = "",
+    cases: str = "",
+    roi: str = "",
+    label_value: int = 0,
+    min_slices: int = 3,
+    allow_empty_labels: bool = False,
+    width: float = 0.0,
+    level: float = 0.0,
+    size: int = 0,
+    test_fraction: float = 0.2,
+    val_fraction: float = 0.15,
+    split_seed: int = 0,
+    max_prevalence: float = 0.0,
+    parameters: str = "table",
+    grid: str = "",
+    architectures: str = "segnet,enet,unet",
+    losses: str = "bl,fl,cl",
+    seeds: int = 1,
+    first_seed: int = 0,
+    base_channels_segnet: int = 0,
+    base_channels_enet: int = 0,
+    base_channels_unet: int = 0,
+    depth: int = 5,
+    batch_norm: bool = False,
+    prior: float = 0.01,
+    learning_rate: float = 1e-3,
+    learning_rate_schedule: str = "constant",
+    batch_size: int = 30,
+    epochs: int = 100,
+    negatives_per_positive: float = 0.0,
+    augment: bool = False,
+    keep: str = "best",
+    validation: str = "val",
+    threshold: float = 0.5,
+    precision: str = "auto",
+    data_name: str = "your data",
+    checkpoints: str = "",
+    data_version: str = "",
+    code_version: str = "",
+) -> Outputs:
+    """Compare SegNet, E-Net and U-Net under BL, FL and CL: the paper's Table 1 and Figures 3 and 4 on your patients."""
+    ingested = dicom_ingest(
+        data=data,
+        cases=cases,
+        roi=roi,
+        label_value=label_value,
+        min_slices=min_slices,
+        allow_empty_labels=allow_empty_labels,
+        data_version=data_version,
+        code_version=code_version,
+    )
+    converted = window_convert(
+        store=ingested.outputs["store"],
+        task="lung-tumour",
+        width=width,
+        level=level,
+        size=size,
+        test_fraction=test_fraction,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        max_prevalence=max_prevalence,
+        code_version=code_version,
+    )
+    training = {
+        "depth": depth,
+        "batch_norm": batch_norm,
+        "prior": prior,
+        "learning_rate": learning_rate,
+        "learning_rate_schedule": learning_rate_schedule,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "negatives_per_positive": negatives_per_positive,
+        "augment": augment,
+        "keep": keep,
+        "validation": validation,
+        "threshold": threshold,
+        "precision": precision,
+    }
+    planned = plan_experiment(
+        slices=converted.outputs["slices"],
+        experiment="lung-tumour-ablation",
+        parameters=parameters,
+        grid=grid,
+        architectures=architectures,
+        losses=losses,
+        base_channels_segnet=base_channels_segnet,
+        base_channels_enet=base_channels_enet,
+        base_channels_unet=base_channels_unet,
+        seeds=seeds,
+        first_seed=first_seed,
+        training=json_text(**training),
+        checkpoints=checkpoints,
+        code_version=code_version,
+    )
+    with dsl.ParallelFor(planned.outputs["Output"]) as run:
+        trained = train_unet(
+            slices=converted.outputs["slices"],
+            architecture=run.architecture,
+            base_channels=run.base_channels,
+            loss=run.loss,
+            alpha=run.alpha,
+            gamma=run.gamma,
+            beta=run.beta,
+            seed=run.seed,
+            run_name=run.run_name,
+            **training,
+            checkpoints=checkpoints,
+            code_version=code_version,
+        )
+        evaluated = evaluate_pr_ap(
+            slices=converted.outputs["slices"], model=trained.outputs["model"], code_version=code_version
+        )
+    summarised = summarise_experiment(
+        slices=converted.outputs["slices"],
+        models=dsl.Collected(trained.outputs["model"]),
+        evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
+        data_name=data_name,
+        code_version=code_version,
+    )
+    return Outputs(summarised.outputs["summary"])
