@@ -23,6 +23,7 @@ def train_unet(
     smooth: float = 1e-6,
     prior: float = 0.01,
     learning_rate: float = 1e-3,
+    adam_beta2: float = 0.999,
     learning_rate_schedule: str = "constant",
     batch_size: int = 30,
     epochs: int = 100,

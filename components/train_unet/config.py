@@ -30,6 +30,13 @@ class Config(StepConfig):
         description="tumour probability that the untrained network gives everywhere; 0 leaves its last layer at random",
     )
     learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
+    adam_beta2: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="decay of Adam's squared gradients; in trainings of a few hundred steps 0.98, for under fl gradients "
+        "shrink a hundredfold, and at 0.999 the first ones would keep the steps small to the end",
+    )
     learning_rate_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
         "constant", description="constant, falling as half a cosine, or the same after a rise over the first tenth"
     )

@@ -43,6 +43,7 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
             epochs=config.epochs,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
+            adam_beta2=config.adam_beta2,
             schedule=config.learning_rate_schedule,
             threshold=config.threshold,
             keep=config.keep,

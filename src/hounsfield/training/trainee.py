@@ -38,6 +38,7 @@ class Plan:
     batch_size: int
     learning_rate: float
     schedule: Schedule = "constant"
+    adam_beta2: float = 0.999
     weight_decay: float = 0.0
     gradient_threshold: float | None = None
     clipping: Clipping = "global-l2norm"
@@ -110,7 +111,11 @@ class Trainee:
         """Adam with L2 regularisation added to the gradient."""
         plan = self.plan
         return torch.optim.Adam(
-            self.network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
+            self.network.parameters(),
+            lr=plan.learning_rate,
+            betas=(0.9, plan.adam_beta2),
+            weight_decay=plan.weight_decay,
+            fused=True,
         )
 
     def draw_from(self, rank: int) -> None:
