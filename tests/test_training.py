@@ -152,6 +152,7 @@ class TestSteps:
 
         torch.manual_seed(5)
         network = models.build("unet", base_channels=4, depth=2).to(memory_format=torch.channels_last)
+        models.set_prior(network, 0.01)
         optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
         loss = build_loss("cl")
         batches = Batches(slices, SliceSet(slices).rows("train"), 5, seed=5)
