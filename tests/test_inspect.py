@@ -113,6 +113,23 @@ def test_model_and_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert part in capsys.readouterr().out
 
 
+def test_tuning_and_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuning, experiment = tmp_path / "tuning", tmp_path / "experiment"
+    claim = {"claim": "CDP lowers the error", "holds": True, "seeds_holding": 2, "seeds_judged": 3}
+    for directory, kind, name, content in (
+        (tuning, "tuning", "best.json", {"value": 0.75, "parameters": {"alpha": 0.25}}),
+        (experiment, "experiment", "summary.json", {"patients": 9, "claims": [claim], "rows": []}),
+    ):
+        directory.mkdir()
+        (directory / name).write_text(json.dumps(content))
+        write_manifest(directory, kind, 1)
+        assert shown(directory, capsys) == {"kind": kind, **content}
+    inspect(tuning, as_json=False)
+    assert "alpha" in capsys.readouterr().out
+    inspect(experiment, as_json=False)
+    assert "CDP lowers the error" in capsys.readouterr().out
+
+
 def test_paths_that_are_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="does not exist"):
         inspect(tmp_path / "absent", as_json=True)

@@ -34,8 +34,8 @@ class Config(StepConfig):
         0.999,
         ge=0,
         lt=1,
-        description="decay of Adam's squared gradients; 0.98 suits trainings of a few hundred steps: gradients of fl shrink "
-        "a hundredfold, and at 0.999 the first ones would keep the steps small to the end",
+        description="decay of Adam's squared gradients; 0.98 suits trainings of a few hundred steps: gradients of fl "
+        "shrink a hundredfold, and at 0.999 the first ones would keep the steps small to the end",
     )
     learning_rate_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
         "constant", description="constant, falling as half a cosine, or the same after a rise over the first tenth"

@@ -1,4 +1,4 @@
-"""`hounsfield inspect`: what a series store, slice set, model or evaluation holds, as JSON or as tables."""
+"""`hounsfield inspect`: what an artifact holds, as JSON or as tables."""
 
 import json
 import sys
@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hounsfield.components.summarise_experiment import run as summarise
 from hounsfield.data import evaluation, model_store, series_store, slice_set
 from hounsfield.data.splits import SPLITS
 from hounsfield.errors import ArtifactError
+from hounsfield.search import result
 from hounsfield.storage import read_manifest
 
 WIDTH_OF_FILES = 160
@@ -133,11 +135,35 @@ def show_evaluation(described: Described) -> Iterable[Table]:
     yield settings(described, "evaluation")
 
 
+def describe_tuning(path: Path) -> Described:
+    """The best parameters, and how the search went."""
+    return {"kind": result.KIND, **json.loads((path / result.BEST).read_text())}
+
+
+def show_tuning(described: Described) -> Iterable[Table]:
+    yield settings(described, "tuning")
+
+
+def describe_experiment(path: Path) -> Described:
+    """Every figure of the experiment."""
+    return {"kind": summarise.KIND, **json.loads((path / summarise.SUMMARY).read_text())}
+
+
+def show_experiment(described: Described) -> Iterable[Table]:
+    plain = {name: value for name, value in described.items() if not isinstance(value, dict | list)}
+    yield settings(plain, "experiment")
+    claims = described["claims"]
+    rows = ((claim["claim"], claim["holds"], claim["seeds_holding"], claim["seeds_judged"]) for claim in claims)
+    yield table("", ("claim of the paper", "holds here", "seeds holding", "seeds judged"), rows)
+
+
 KINDS: dict[str, tuple[Callable[[Path], Described], Callable[[Described], Iterable[Table]]]] = {
     series_store.KIND: (describe_series_store, show_series_store),
     slice_set.KIND: (describe_slice_set, show_slice_set),
     model_store.KIND: (describe_model, show_model),
     evaluation.KIND: (describe_evaluation, show_evaluation),
+    result.KIND: (describe_tuning, show_tuning),
+    summarise.KIND: (describe_experiment, show_experiment),
 }
 
 
@@ -157,13 +183,13 @@ def settings(described: Described, title: str, omit: tuple[str, ...] = ()) -> Ta
 def table(title: str, names: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
     """A table whose numbers stand on the right."""
     cells = [list(row) for row in rows]
-    result = Table(title=title or None, title_justify="left", show_header=any(names := list(names)))
+    made = Table(title=title or None, title_justify="left", show_header=any(names := list(names)))
     for index, name in enumerate(names):
         numeric = bool(cells) and all(isinstance(row[index], int) for row in cells)
-        result.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        result.add_row(*(escape(text(cell)) for cell in row))
-    return result
+        made.add_row(*(escape(text(cell)) for cell in row))
+    return made
 
 
 def text(value: object) -> str:

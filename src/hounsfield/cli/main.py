@@ -154,7 +154,7 @@ def tune(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A series store, slice set, model or evaluation.")],
+    path: Annotated[Path, typer.Argument(help="A series store, slice set, model, evaluation, tuning or experiment.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what an artifact holds."""
