@@ -206,7 +206,11 @@ def test_decoder_unpools_to_the_maxima_of_its_own_encoder(name: str, monkeypatch
 @pytest.mark.parametrize(
     ("name", "size", "sentence"),
     [
-        ("segnet", (96, 80), "segnet: images of 96x80 cannot be halved 5 times: use a size that is a multiple of 32"),
+        (
+            "segnet",
+            (96, 80),
+            "segnet: images of 96x80 cannot be halved 5 times: use a size that is a multiple of 32, or",
+        ),
         ("enet", (100, 96), "enet: images of 100x96 cannot be halved 3 times: use a size that is a multiple of 8"),
         ("resnet18", (31, 200), "resnet: images of 31x200 are too small: use at least 32x32"),
         ("unet", (64, 0), "unet: images of 64x0 cannot be halved 2 times"),
@@ -359,3 +363,13 @@ def test_prior_is_where_the_network_starts(architecture: str) -> None:
     with torch.no_grad():
         probability = network(torch.rand(1, 1, 64, 64)).softmax(1)[:, 1]
     torch.testing.assert_close(probability, torch.full_like(probability, 0.02))
+
+
+def test_segnet_of_fewer_levels_leaves_out_the_deepest() -> None:
+    whole, part = models.build("segnet", base_channels=4), models.build("segnet", base_channels=4, depth=3)
+    assert [name for name in part.state_dict() if name.startswith("encoder")] == [
+        name for name in whole.state_dict() if name.startswith(("encoder.0", "encoder.1", "encoder.2"))
+    ]
+    assert part(torch.rand(1, 1, 8, 8)).shape == (1, 2, 8, 8)
+    with pytest.raises(InputError, match="2 to 5 levels"):
+        models.build("segnet", depth=6)

@@ -14,7 +14,11 @@ class Config(StepConfig):
     base_channels: int = Field(
         0, ge=0, description="channels of the first level; 0 for the published width: unet and segnet 64, enet 16"
     )
-    depth: int = Field(5, ge=2, description="levels of unet; image sizes must be multiples of 2^(depth - 1)")
+    depth: int = Field(
+        5,
+        ge=2,
+        description="levels of unet and segnet (at most 5); image sizes must be multiples of 2^depth, 2^(depth - 1)",
+    )
     batch_norm: bool = Field(False, description="batch norm after every 3x3 convolution of unet")
     loss: Literal["ce", "bl", "fl", "dice", "cl"] = Field(
         "cl", description="cross entropy, balanced cross entropy, focal, Dice, or (1 - beta) focal + beta Dice"

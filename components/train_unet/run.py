@@ -32,8 +32,10 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
     config = with_tuned(config, tuned)
 
     options: dict[str, Any] = {"base_channels": config.base_channels or PUBLISHED_CHANNELS[config.architecture]}
+    if config.architecture != "enet":
+        options["depth"] = config.depth
     if config.architecture == "unet":
-        options |= {"depth": config.depth, "batch_norm": config.batch_norm}
+        options["batch_norm"] = config.batch_norm
     train_model(
         Architecture(config.architecture, options),
         build_loss(config.loss, config.alpha, config.gamma, config.beta, config.smooth),

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from hounsfield.errors import InputError
 from hounsfield.models.checks import check_halving, check_width
 from hounsfield.models.pooling import pool, unpool
 
@@ -25,12 +26,17 @@ class Convolutions(nn.Sequential):
 
 
 class SegNet(nn.Module):
-    """Encoder of five levels with base, 2x, 4x, 8x and 8x channels; the decoder unpools to the encoder's maxima."""
+    """Encoder of five levels with base, 2x, 4x, 8x and 8x channels; the decoder unpools to the encoder's maxima.
 
-    def __init__(self, base_channels: int = 64) -> None:
+    A smaller `depth` leaves out the deepest levels: for images so small that the fifth would see only a few points.
+    """
+
+    def __init__(self, base_channels: int = 64, depth: int = 5) -> None:
         super().__init__()
         check_width("segnet", base_channels)
-        widths = [base_channels * factor for factor in (1, 2, 4, 8, 8)]
+        if not 2 <= depth <= len(CONVOLUTIONS):
+            raise InputError(f"segnet: depth is {depth}, expected 2 to {len(CONVOLUTIONS)} levels")
+        widths = [base_channels * factor for factor in (1, 2, 4, 8, 8)[:depth]]
         self.encoder = nn.ModuleList(
             Convolutions([above, *[width] * number])
             for above, width, number in zip([1, *widths], widths, CONVOLUTIONS, strict=False)
@@ -51,9 +57,9 @@ class SegNet(nn.Module):
         """Logits (N, 2, H, W) of images (N, 1, H, W).
 
         Raises:
-            InputError: H or W is not a multiple of 32.
+            InputError: H or W is not a multiple of 2^depth.
         """
-        check_halving("segnet", images, len(CONVOLUTIONS))
+        check_halving("segnet", images, len(self.encoder), ", or a smaller depth")
         maxima = []
         features = images
         for level in self.encoder:
@@ -65,6 +71,6 @@ class SegNet(nn.Module):
         return logits
 
 
-def segnet(base_channels: int = 64) -> nn.Module:
-    """SegNet; with 64 base channels the widths of VGG16 and 29.4 million parameters."""
-    return SegNet(base_channels)
+def segnet(base_channels: int = 64, depth: int = 5) -> nn.Module:
+    """SegNet; with the defaults the levels and widths of VGG16 and 29.4 million parameters."""
+    return SegNet(base_channels, depth)
