@@ -5,7 +5,6 @@ from typing import NamedTuple
 from kfp import dsl
 
 from hounsfield.components.describe import described
-from hounsfield.components.dicom_ingest.component import dicom_ingest
 from hounsfield.components.dicom_ingest.config import Config as Ingest
 from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
 from hounsfield.components.register_model.component import register_model
@@ -14,9 +13,9 @@ from hounsfield.components.train_l3.component import train_l3
 from hounsfield.components.train_l3.config import Config as Train
 from hounsfield.components.tune.component import tune
 from hounsfield.components.tune.config import Config as Tune
-from hounsfield.components.window_convert.component import window_convert
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
+from hounsfield.pipelines.parts import slice_set
 
 
 class Outputs(NamedTuple):
@@ -77,28 +76,7 @@ def l3_slice(
     code_version: str = "",
 ) -> Outputs:
     """Find the L3 slice: ingest, window, search parameters, train, evaluate on unseen patients, register."""
-    ingested = dicom_ingest(
-        data=data,
-        cases=cases,
-        roi=roi,
-        label_value=label_value,
-        min_slices=min_slices,
-        allow_empty_labels=allow_empty_labels,
-        data_version=data_version,
-        code_version=code_version,
-    )
-    converted = window_convert(
-        store=ingested.outputs["store"],
-        task="l3-slice",
-        width=width,
-        level=level,
-        size=size,
-        test_fraction=test_fraction,
-        val_fraction=val_fraction,
-        split_seed=split_seed,
-        max_prevalence=max_prevalence,
-        code_version=code_version,
-    )
+    slices = slice_set("l3-slice", locals())
     training = {
         "architecture": architecture,
         "base_channels": base_channels,
@@ -121,7 +99,7 @@ def l3_slice(
         "precision": precision,
     }
     tuned = tune(
-        slices=converted.outputs["slices"],
+        slices=slices,
         training=json_text(**training),
         task="l3-slice",
         trials=trials,
@@ -136,15 +114,13 @@ def l3_slice(
         code_version=code_version,
     )
     trained = train_l3(
-        slices=converted.outputs["slices"],
+        slices=slices,
         **training,
         tuned=tuned.outputs["Output"],
         checkpoints=checkpoints,
         code_version=code_version,
     )
-    evaluated = evaluate_pr_ap(
-        slices=converted.outputs["slices"], model=trained.outputs["model"], code_version=code_version
-    )
+    evaluated = evaluate_pr_ap(slices=slices, model=trained.outputs["model"], code_version=code_version)
     registered = register_model(
         model=trained.outputs["model"],
         evaluation=evaluated.outputs["evaluation"],

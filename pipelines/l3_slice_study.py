@@ -5,7 +5,6 @@ from typing import NamedTuple
 from kfp import dsl
 
 from hounsfield.components.describe import described
-from hounsfield.components.dicom_ingest.component import dicom_ingest
 from hounsfield.components.dicom_ingest.config import Config as Ingest
 from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
 from hounsfield.components.evaluate_pr_ap.config import Config as Evaluate
@@ -17,9 +16,9 @@ from hounsfield.components.train_l3.component import train_l3
 from hounsfield.components.train_l3.config import Config as Train
 from hounsfield.components.tune.component import tune
 from hounsfield.components.tune.config import Config as Tune
-from hounsfield.components.window_convert.component import window_convert
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
+from hounsfield.pipelines.parts import slice_set
 
 
 class Outputs(NamedTuple):
@@ -75,30 +74,9 @@ def l3_slice_study(
     code_version: str = "",
 ) -> Outputs:
     """Compare the search with and without over-sampling and class weight in every fold: the L3 paper's Table 2."""
-    ingested = dicom_ingest(
-        data=data,
-        cases=cases,
-        roi=roi,
-        label_value=label_value,
-        min_slices=min_slices,
-        allow_empty_labels=allow_empty_labels,
-        data_version=data_version,
-        code_version=code_version,
-    )
-    converted = window_convert(
-        store=ingested.outputs["store"],
-        task="l3-slice",
-        width=width,
-        level=level,
-        size=size,
-        val_fraction=val_fraction,
-        split_seed=split_seed,
-        folds=folds,
-        max_prevalence=max_prevalence,
-        code_version=code_version,
-    )
+    slices = slice_set("l3-slice", locals())
     planned = plan_experiment(
-        slices=converted.outputs["slices"],
+        slices=slices,
         experiment="l3-slice-study",
         arms=arms,
         folds=folds,
@@ -127,7 +105,7 @@ def l3_slice_study(
     }
     with dsl.ParallelFor(planned.outputs["Output"]) as run:
         tuned = tune(
-            slices=converted.outputs["slices"],
+            slices=slices,
             training=json_text(**training),
             task="l3-slice",
             trials=trials,
@@ -140,7 +118,7 @@ def l3_slice_study(
             code_version=code_version,
         )
         trained = train_l3(
-            slices=converted.outputs["slices"],
+            slices=slices,
             **training,
             refit=refit,
             fold=run.fold,
@@ -151,14 +129,14 @@ def l3_slice_study(
             code_version=code_version,
         )
         evaluated = evaluate_pr_ap(
-            slices=converted.outputs["slices"],
+            slices=slices,
             model=trained.outputs["model"],
             fold=run.fold,
             vertebra_mm=vertebra_mm,
             code_version=code_version,
         )
     summarised = summarise_experiment(
-        slices=converted.outputs["slices"],
+        slices=slices,
         models=dsl.Collected(trained.outputs["model"]),
         evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
         data_name=data_name,

@@ -5,7 +5,6 @@ from typing import NamedTuple
 from kfp import dsl
 
 from hounsfield.components.describe import described
-from hounsfield.components.dicom_ingest.component import dicom_ingest
 from hounsfield.components.dicom_ingest.config import Config as Ingest
 from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
 from hounsfield.components.plan_experiment.component import plan_experiment
@@ -14,9 +13,9 @@ from hounsfield.components.summarise_experiment.component import summarise_exper
 from hounsfield.components.summarise_experiment.config import Config as Summarise
 from hounsfield.components.train_unet.component import train_unet
 from hounsfield.components.train_unet.config import Config as Train
-from hounsfield.components.window_convert.component import window_convert
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
+from hounsfield.pipelines.parts import slice_set
 
 
 class Outputs(NamedTuple):
@@ -70,28 +69,7 @@ def lung_tumour_ablation(
     code_version: str = "",
 ) -> Outputs:
     """Compare SegNet, E-Net and U-Net under BL, FL and CL: the paper's Table 1 and Figures 3 and 4 on your patients."""
-    ingested = dicom_ingest(
-        data=data,
-        cases=cases,
-        roi=roi,
-        label_value=label_value,
-        min_slices=min_slices,
-        allow_empty_labels=allow_empty_labels,
-        data_version=data_version,
-        code_version=code_version,
-    )
-    converted = window_convert(
-        store=ingested.outputs["store"],
-        task="lung-tumour",
-        width=width,
-        level=level,
-        size=size,
-        test_fraction=test_fraction,
-        val_fraction=val_fraction,
-        split_seed=split_seed,
-        max_prevalence=max_prevalence,
-        code_version=code_version,
-    )
+    slices = slice_set("lung-tumour", locals())
     training = {
         "depth": depth,
         "batch_norm": batch_norm,
@@ -109,7 +87,7 @@ def lung_tumour_ablation(
         "precision": precision,
     }
     planned = plan_experiment(
-        slices=converted.outputs["slices"],
+        slices=slices,
         experiment="lung-tumour-ablation",
         parameters=parameters,
         grid=grid,
@@ -126,7 +104,7 @@ def lung_tumour_ablation(
     )
     with dsl.ParallelFor(planned.outputs["Output"]) as run:
         trained = train_unet(
-            slices=converted.outputs["slices"],
+            slices=slices,
             architecture=run.architecture,
             base_channels=run.base_channels,
             loss=run.loss,
@@ -139,11 +117,9 @@ def lung_tumour_ablation(
             checkpoints=checkpoints,
             code_version=code_version,
         )
-        evaluated = evaluate_pr_ap(
-            slices=converted.outputs["slices"], model=trained.outputs["model"], code_version=code_version
-        )
+        evaluated = evaluate_pr_ap(slices=slices, model=trained.outputs["model"], code_version=code_version)
     summarised = summarise_experiment(
-        slices=converted.outputs["slices"],
+        slices=slices,
         models=dsl.Collected(trained.outputs["model"]),
         evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
         data_name=data_name,

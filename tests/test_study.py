@@ -13,12 +13,12 @@ from tiny_models import tiny_model
 
 from hounsfield.data.model_store import ModelCard, read_card, write_model
 from hounsfield.errors import InputError
-from hounsfield.evaluation.figures import png
 from hounsfield.experiments.printed import TABLE_2
 from hounsfield.experiments.study import ARMS, Run, summarise
 from hounsfield.experiments.study_figures import draw, slice_scatters, training_curves
 from hounsfield.experiments.study_page import study_page
 from hounsfield.experiments.study_tables import as_text, tables
+from hounsfield.plots import png
 from hounsfield.storage import write_json, write_manifest
 
 PATIENTS, FOLDS, THICKNESS, VERTEBRA = 20, 5, 5.0, 30.0

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from hounsfield.step import StepConfig
+from hounsfield.components.training_config import TrainingConfig
 
 
-class Config(StepConfig):
+class Config(TrainingConfig):
     """Train a lung-tumour segmentation network."""
 
     architecture: Literal["unet", "segnet", "enet"] = Field("unet", description="segmentation network")
@@ -41,9 +41,6 @@ class Config(StepConfig):
         description="decay of Adam's squared gradients; 0.98 suits trainings of a few hundred steps: gradients of fl "
         "shrink a hundredfold, and at 0.999 the first ones would keep the steps small to the end",
     )
-    learning_rate_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
-        "constant", description="constant, falling as half a cosine, or the same after a rise over the first tenth"
-    )
     batch_size: int = Field(30, ge=1, description="slices per step, over all devices together")
     epochs: int = Field(100, ge=1, description="passes over the training slices")
     negatives_per_positive: float = Field(
@@ -51,24 +48,4 @@ class Config(StepConfig):
         ge=0,
         description="slices without tumour in an epoch for each one with, drawn anew every epoch; 0 for all",
     )
-    augment: bool = Field(False, description="random small affine maps and left-right reflections of training slices")
-    keep: Literal["best", "last"] = Field(
-        "best", description="weights of the epoch with the best F1 on the validation patients, or of the last epoch"
-    )
-    fold: int = Field(
-        -1,
-        ge=-1,
-        description="cross-validation fold that is held out as test split; -1 for the splits of the slice set",
-    )
-    refit: bool = Field(
-        False, description="train on the validation patients as well, without validation, and keep the last epoch"
-    )
-    validation: Literal["val", "test"] = Field(
-        "val", description="split that chooses the epoch; test is optimistic: it is no longer unseen"
-    )
-    run_name: str = Field("", description="name under which reports list this training")
     threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a pixel counts as tumour")
-    seed: int = Field(0, ge=0, description="seed of weights, order and augmentation")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="fp32, bf16 autocast, or whichever a short probe finds faster on this device"
-    )

@@ -1,11 +1,8 @@
 """The figures of a report. Truth is blue, prediction orange (told apart by colour-blind readers, and by line style)."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from io import BytesIO, StringIO
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -13,49 +10,11 @@ from matplotlib.figure import Figure
 
 from hounsfield.evaluation.decision import Regression
 from hounsfield.metrics.histogram import AveragePrecision, Curve
+from hounsfield.plots import BLUE, INK, MUTED, ORANGE, style
 
-TRUTH, PREDICTION, INK, MUTED = "#2f7fd6", "#e8710a", "#1f2933", "#7b8794"
+TRUTH, PREDICTION = BLUE, ORANGE
 OVERLAY_TRUTH, OVERLAY_PREDICTION = "#4cc9ff", "#ff9f1c"
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e7eb",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "svg.hashsalt": "hounsfield",
-}
 Image = npt.NDArray[Any]
-
-
-def style() -> AbstractContextManager[None]:
-    """The fonts, colours and lines of every figure; draw inside of it."""
-    return mpl.rc_context(_STYLE)
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element; the same figure gives the same text."""
-    text = StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
-
-
-def png(figure: Figure, dpi: int = 110) -> bytes:
-    """The figure as a PNG file."""
-    buffer = BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def precision_recall(
@@ -66,7 +25,7 @@ def precision_recall(
     prevalence: float,
 ) -> Figure:
     """The precision-recall curve with the operating `point` (recall, precision) and the prevalence as its floor."""
-    with mpl.rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=(4.4, 3.6), layout="constrained")
         axes = figure.subplots()
         recall = np.concatenate([[0.0], curve.recall])
@@ -86,7 +45,7 @@ def precision_recall(
 
 def dice_by_patient(dice: Sequence[float], pooled_f1: float | None, mean: float) -> Figure:
     """Dice of each patient, lowest first, with the mean and the pooled F1 as lines."""
-    with mpl.rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=(4.4, 3.6), layout="constrained")
         axes = figure.subplots()
         axes.vlines(range(1, len(dice) + 1), 0, dice, color=PREDICTION, linewidth=1, alpha=0.5)
@@ -110,7 +69,7 @@ def dice_by_patient(dice: Sequence[float], pooled_f1: float | None, mean: float)
 
 def error_by_series(error_mm: Sequence[float], detected: Sequence[bool], vertebra_mm: float, mean: float) -> Figure:
     """Slice error of each series in mm, largest first; hollow where no slice was positive."""
-    with mpl.rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=(4.4, 3.6), layout="constrained")
         axes = figure.subplots()
         places = np.arange(1, len(error_mm) + 1)
@@ -133,7 +92,7 @@ def error_by_series(error_mm: Sequence[float], detected: Sequence[bool], vertebr
 
 def slice_scatter(true: Sequence[float], predicted: Sequence[float], line: Regression) -> Figure:
     """Predicted against true slice number with the regression line and the identity."""
-    with mpl.rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=(4.4, 3.6), layout="constrained")
         axes = figure.subplots()
         low, high = min(*true, *predicted), max(*true, *predicted)
@@ -155,7 +114,7 @@ def slice_scatter(true: Sequence[float], predicted: Sequence[float], line: Regre
 def tumour_overlay(image: Image, truth: Image, predicted: Image, spacing: tuple[float, float]) -> Figure:
     """A slice, and its part around the tumour twice: as it is, and with both outlines. `spacing` row, column in mm."""
     rows, columns = _around(truth | predicted)
-    with mpl.rc_context(_STYLE):
+    with style():
         height, width = image.shape[0] * spacing[0], image.shape[1] * spacing[1]
         figure = Figure(figsize=(9.0, 3.05), layout="constrained", facecolor="black")
         axes = figure.subplots(1, 3, gridspec_kw={"width_ratios": [min(1.6, width / height), 1, 1]})
@@ -188,7 +147,7 @@ def slice_pair(
     threshold: float,
 ) -> Figure:
     """Predicted slice, true slice, and the probability by slice number. `centres` are predicted and true numbers."""
-    with mpl.rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=(9.0, 2.5), layout="constrained")
         axes = figure.subplots(1, 3, gridspec_kw={"width_ratios": [1, 1, 1.25]})
         for panel, image, name, colour in (

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from hounsfield.data.evaluation import FIGURES, REPORT
 from hounsfield.evaluation import figures
 from hounsfield.evaluation.metrics import counted, window_text
 from hounsfield.metrics.histogram import ScoreHistogram
+from hounsfield.pages import render
+from hounsfield.plots import png, svg
 
 UNDEFINED = "–"
 SPLIT_NAMES = {
@@ -48,7 +49,7 @@ class ReportWriter:
     def plot(self, page: Page, name: str, figure: Figure, caption: str) -> None:
         """Add a figure drawn in the page as SVG."""
         self._png(name, figure)
-        page.plots.append({"svg": figures.svg(figure), "caption": caption})
+        page.plots.append({"svg": svg(figure), "caption": caption})
 
     def case_group(
         self, page: Page, name: str, legend: str, outlines: bool, cases: Iterable[tuple[Figure, str]]
@@ -80,9 +81,8 @@ class ReportWriter:
         """Write report.html."""
         model = metrics["model"]
         rows, columns = metrics["image_size"]
-        loader = FileSystemLoader(Path(__file__).parent)
-        template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("report.html.j2")
-        html = template.render(
+        html = render(
+            Path(__file__).with_name("report.html.j2"),
             **vars(page),
             subtitle=f"{counted(metrics['patients'], 'patient')}, {metrics['series']} series, "
             f"{counted(metrics['slices'], 'slice')}, {patients_of(metrics)}; "
@@ -108,7 +108,7 @@ class ReportWriter:
         (self.directory / REPORT).write_text(html, encoding="utf-8")
 
     def _png(self, name: str, figure: Figure) -> bytes:
-        data = figures.png(figure)
+        data = png(figure)
         (self.directory / FIGURES / f"{name}.png").write_bytes(data)
         return data
 

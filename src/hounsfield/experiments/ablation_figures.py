@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from hounsfield.evaluation.figures import MUTED, OVERLAY_PREDICTION, OVERLAY_TRUTH, style
+from hounsfield.evaluation.figures import OVERLAY_PREDICTION, OVERLAY_TRUTH
 from hounsfield.metrics.counts import Counts
+from hounsfield.plots import MUTED, style
 
 LINES: dict[str, tuple[str, Any]] = {
     "BL": ("#0072b2", (0, (1.2, 1.2))),

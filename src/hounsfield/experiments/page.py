@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from hounsfield.evaluation import figures
+from hounsfield import plots
+from hounsfield.pages import render
 
 FIGURES = "figures"
 REPORT = "report.html"
@@ -76,7 +76,7 @@ class Page:
             wide: over the whole width of the page; else beside the next one that is not wide.
             pixels: it shows images, which the page embeds as PNG instead of SVG.
         """
-        png, svg = figures.png(figure, dpi=150), figures.svg(figure)
+        png, svg = plots.png(figure, dpi=150), plots.svg(figure)
         (self.directory / FIGURES / f"{name}.png").write_bytes(png)
         (self.directory / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
         shown = {"png": b64encode(png).decode("ascii")} if pixels else {"svg": unique(svg, name)}
@@ -84,11 +84,9 @@ class Page:
 
     def write(self) -> None:
         """Write report.html."""
-        environment = Environment(
-            loader=PackageLoader("hounsfield.experiments", "."), autoescape=True, undefined=StrictUndefined
-        )
         content = {name: value for name, value in vars(self).items() if name != "directory"}
-        html = environment.get_template("report.html.j2").render(**content, version=version("hounsfield"))
+        template = Path(__file__).with_name("report.html.j2")
+        html = render(template, **content, version=version("hounsfield"))
         (self.directory / REPORT).write_text(html, encoding="utf-8")
 
 

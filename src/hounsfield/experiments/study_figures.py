@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hounsfield.evaluation.figures import INK, MUTED, PREDICTION, TRUTH, style
+from hounsfield.evaluation.figures import PREDICTION, TRUTH
 from hounsfield.evaluation.metrics import counted
 from hounsfield.experiments.study import ARMS
+from hounsfield.plots import INK, MUTED, style
 
 COLOURS = {"control": TRUTH, "proposed": PREDICTION}
 NAMES = {"control": "without CDP (control)", "proposed": "with CDP (proposed)"}

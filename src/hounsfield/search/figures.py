@@ -1,9 +1,7 @@
 """The figures of a search: its history, the importance of parameters, and every trial across all parameters."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO, StringIO
 from itertools import pairwise
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,50 +12,17 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hounsfield.plots import BLUE, INK, MUTED, ORANGE, STYLE, style
 from hounsfield.search.objective import Objective
 from hounsfield.search.space import Choice, Log, Parameter, Space, Value
 from hounsfield.search.study import Trial
 
-BEST, SEEN, INK, MUTED = "#e8710a", "#2f7fd6", "#1f2933", "#7b8794"
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e7eb",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "svg.hashsalt": "hounsfield",
-}
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element."""
-    text = StringIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
-
-
-def png(figure: Figure, dpi: int = 150) -> bytes:
-    """The figure as a PNG file."""
-    buffer = BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
+BEST, SEEN = ORANGE, BLUE
 
 
 def history(trials: Sequence[Trial], objective: Objective) -> Figure:
     """The objective of every trial and the best so far; failed trials are crosses on the floor."""
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.subplots()
         done = [trial for trial in trials if trial.score is not None]
@@ -96,7 +61,7 @@ def history(trials: Sequence[Trial], objective: Objective) -> Figure:
 def importance(values: Mapping[str, float], objective: Objective) -> Figure:
     """Share of the objective's variation that each parameter explains, largest on top."""
     ranked = sorted(values.items(), key=lambda item: item[1])
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(5.2, 0.9 + 0.4 * len(ranked)), layout="constrained")
         axes = figure.subplots()
         bars = axes.barh([label(name) for name, _ in ranked], [value for _, value in ranked], color=SEEN, height=0.62)
@@ -155,7 +120,7 @@ def parallel_coordinates(trials: Sequence[Trial], space: Space, objective: Objec
 
 def greedy_steps(steps: Sequence[tuple[str, str, Sequence[Trial]]], objective: Objective) -> Figure:
     """A panel per step of a greedy search: the objective on its grid, and the winner that the next steps keep."""
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(3.0 * len(steps), 3.1), layout="constrained")
         panels = figure.subplots(1, len(steps), sharey=True, squeeze=False)[0]
         for axes, (loss, name, part) in zip(panels, steps, strict=True):

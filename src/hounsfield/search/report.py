@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from hounsfield.pages import render
 from hounsfield.search.result import FIGURES, REPORT, Result
 
 if TYPE_CHECKING:
@@ -27,11 +26,11 @@ def write_report(directory: Path, result: Result, given: Mapping[str, "Value"], 
     notes: list[str] = []
     if result.best is not None:
         for name, figure, caption, wide in draw(result, notes):
-            from hounsfield.search import figures
+            from hounsfield.plots import png, svg
 
-            image = figures.svg(figure)
+            image = svg(figure)
             (directory / FIGURES / f"{name}.svg").write_text(image, encoding="utf-8")
-            (directory / FIGURES / f"{name}.png").write_bytes(figures.png(figure))
+            (directory / FIGURES / f"{name}.png").write_bytes(png(figure, dpi=150))
             plots.append({"svg": image, "caption": caption, "wide": wide})
     page = {
         "title": f"{result.space.task}: search of parameters",
@@ -53,9 +52,8 @@ def write_report(directory: Path, result: Result, given: Mapping[str, "Value"], 
             ("Code", f"hounsfield {provenance['code_version']}"),
         ],
     }
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    (directory / REPORT).write_text(environment.get_template("report.html.j2").render(**page), encoding="utf-8")
+    html = render(Path(__file__).with_name("report.html.j2"), **page)
+    (directory / REPORT).write_text(html, encoding="utf-8")
 
 
 def draw(result: Result, notes: list[str]) -> list[tuple[str, "Figure", str, bool]]:
