@@ -32,7 +32,8 @@ $(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --constraint constraints.txt --editable . >$(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log; exit 1; }
 	@touch $@
 
-$(VENV)/.ready-test: $(VENV)/.ready
+$(VENV)/.ready-test: $(VENV)/.ready images/katib-client.txt
 	@echo "installing the test tools into $(VENV)"
 	@$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test,lint,bench]' >$(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log; exit 1; }
+	@$(BIN)/python -m pip install --no-deps --requirement images/katib-client.txt >>$(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log; exit 1; }
 	@touch $@

@@ -1,9 +1,11 @@
 """Shared fixtures."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3_server import running
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +17,10 @@ def real_data() -> Path:
             pytest.fail(f"the real CT data is required here and is not at {folder}")
         pytest.skip(f"real CT data is not at {folder}: set HOUNSFIELD_REAL_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Endpoint of a SeaweedFS server on the loopback with an empty bucket; credentials in `s3_server`."""
+    with running() as endpoint:
+        yield endpoint
