@@ -28,6 +28,7 @@ from hounsfield.models.unet import UNet
 from hounsfield.step import command_line
 from hounsfield.training import fit, loop
 from hounsfield.training.batches import Batches, Sampling
+from hounsfield.training.checkpoints import Checkpoints
 
 SMALL = {"base_channels": 4, "depth": 2, "batch_size": 5, "learning_rate": 0.01, "precision": "fp32", "epochs": 2}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -369,9 +370,9 @@ class TestCheckpointFolder:
         slices = SliceSet(tumours)
         other = SliceSet(make_slices(tmp_path / "other", SEGMENTATION, name="b"))
         folders = {
-            fit.checkpoint_folder(tmp_path, config.model_dump(), slices),
-            fit.checkpoint_folder(tmp_path, config.model_copy(update={"epochs": 3}).model_dump(), slices),
-            fit.checkpoint_folder(tmp_path, config.model_dump(), other),
+            Checkpoints.of(tmp_path, config.model_dump(), slices),
+            Checkpoints.of(tmp_path, config.model_copy(update={"epochs": 3}).model_dump(), slices),
+            Checkpoints.of(tmp_path, config.model_dump(), other),
         }
         assert len(folders) == 3
 
@@ -379,7 +380,7 @@ class TestCheckpointFolder:
         self, tumours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         config = UNetConfig(**(SMALL | {"precision": "auto", "epochs": 1}))
-        folder = fit.checkpoint_folder(tmp_path / "checkpoints", config.model_dump(), SliceSet(tumours))
+        folder = Checkpoints.of(tmp_path / "checkpoints", config.model_dump(), SliceSet(tumours)).folder
         folder.mkdir(parents=True)
         (folder / "precision.json").write_text(json.dumps({"precision": "bf16"}))
         monkeypatch.setattr(fit, "faster_precision", lambda *_: pytest.fail("probed again"))

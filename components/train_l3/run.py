@@ -52,7 +52,7 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
         CLASSES,
         config.model_dump(),
         model,
-        Path(checkpoints) if checkpoints else None,
+        checkpoints,
         label="train-l3",
         precision=config.precision,
         initial_weights=config.initial_weights,

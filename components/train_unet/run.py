@@ -57,7 +57,7 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
         CLASSES,
         config.model_dump(),
         model,
-        Path(checkpoints) if checkpoints else None,
+        checkpoints,
         label="train-unet",
         precision=config.precision,
         prior=config.prior,

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.fabric import Fabric
 from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from hounsfield.data.slice_set import SliceSet
-from hounsfield.errors import InputError, OutOfMemory, Preempted, TrainingError
+from hounsfield.errors import OutOfMemory, Preempted, TrainingError
 from hounsfield.losses import BatchLoss
-from hounsfield.storage import sha256_bytes, write_json
+from hounsfield.storage import write_json
+from hounsfield.training.checkpoints import PRECISION, Checkpoints
+from hounsfield.training.devices import Devices
 from hounsfield.training.failures import Preemption
 from hounsfield.training.loop import fit
 from hounsfield.training.probe import Precision, faster_precision
 from hounsfield.training.trainee import Plan, Trainee
 
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
-LAST = "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -46,17 +45,19 @@ def train(
     loss: BatchLoss,
     slices: SliceSet,
     plan: Plan,
-    checkpoints: Path,
+    checkpoints: Path | str,
     label: str,
     precision: PrecisionChoice = "auto",
     identity: dict[str, Any] | None = None,
     devices: int | Literal["auto"] = "auto",
-) -> Outcome:
+) -> Outcome | None:
     """Train `network` on the training patients of `slices`, on every GPU there is, else the CPU.
 
+    Under torchrun the processes that it started on one or many machines share every batch; all but the first get None.
+
     Continues from the last step that an earlier call with the same `identity`, slice set and code saved under
-    `checkpoints`, and then ends as if it had never been interrupted; call `discard` with the same arguments once the
-    model is stored.
+    `checkpoints`, a folder or an s3:// prefix, and then ends as if it had never been interrupted; call
+    `Checkpoints.discard` once the model is stored.
 
     Args:
         identity: what makes this training this training (its configuration): another one starts anew.
@@ -68,54 +69,31 @@ def train(
         OutOfMemory: of a process of several; of this one it stays as it was raised.
         Preempted: SIGTERM came; a checkpoint is saved.
     """
-    folder = checkpoint_folder(checkpoints, identity or {}, slices)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write checkpoints to {checkpoints}: {error.strerror}: choose a writable folder"
-        ) from error
-    chosen = _precision(precision, folder, network, plan, slices)
+    kept = Checkpoints.of(checkpoints, identity or {}, slices)
+    here = Devices.here(devices)
+    if here.leader:
+        kept.open()
+    chosen = _precision(precision, kept, network, plan, slices, here)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainee = Trainee(network, loss, slices, plan)
     trainee.batches(training=True)
-    last, count = folder / LAST, _device_count(devices)
-    with _quiet(), _deterministic(), Preemption(forward=count > 1) as preemption:
-        fabric = Fabric(
-            accelerator="gpu" if torch.cuda.is_available() else "cpu",
-            devices=count,
-            strategy="auto" if count == 1 else "ddp_spawn",
-            precision="bf16-mixed" if chosen == "bf16" else "32-true",
-        )
-        own = preemption if count == 1 else None
-        work = partial(fit, trainee=trainee, checkpoint=last, label=label, preemption=own)
+    with _quiet(), _deterministic(), Preemption(forward=here.spawned) as preemption:
+        own = None if here.spawned else preemption
+        work = partial(fit, trainee=trainee, checkpoints=kept, label=label, preemption=own)
         try:
-            finished = fabric.launch(work)
+            finished = here.fabric(chosen).launch(work)
         except (ProcessRaisedException, ProcessExitedException) as error:
             if preemption.requested:
                 raise Preempted from error
             raise _failure_of_a_process(error) from error
     if not finished:
         raise Preempted
-    record = torch.load(last, map_location="cpu", weights_only=True)["trainee"]
-    best, history = record["best"], record["history"]
+    saved = kept.read() if here.leader else None
+    if saved is None:
+        return None
+    best, history = saved["trainee"]["best"], saved["trainee"]["history"]
     metrics = {name: value for name, value in history[best["epoch"] - 1].items() if name != "epoch"}
     return Outcome(best["state"], best["epoch"], metrics, history, chosen)
-
-
-def checkpoint_folder(checkpoints: Path, identity: dict[str, Any], slices: SliceSet) -> Path:
-    """Folder under `checkpoints` of the training with this configuration, slice set and code."""
-    from hounsfield import __version__
-
-    what = {"identity": identity, "slice_set": slices.manifest["hash"], "code": __version__}
-    return checkpoints / sha256_bytes(json.dumps(what, sort_keys=True).encode())[:16]
-
-
-def discard(checkpoints: Path, identity: dict[str, Any], slices: SliceSet) -> None:
-    """Remove the checkpoints of a training whose model is stored."""
-    shutil.rmtree(checkpoint_folder(checkpoints, identity, slices), ignore_errors=True)
-    if checkpoints.is_dir() and not any(checkpoints.iterdir()):
-        checkpoints.rmdir()
 
 
 def _failure_of_a_process(error: ProcessRaisedException | ProcessExitedException) -> TrainingError:
@@ -128,22 +106,26 @@ def _failure_of_a_process(error: ProcessRaisedException | ProcessExitedException
     return TrainingError(f"a training process failed: {last}")
 
 
-def _precision(wanted: PrecisionChoice, folder: Path, network: nn.Module, plan: Plan, slices: SliceSet) -> Precision:
-    """The precision asked for; "auto" is probed once per training and remembered for its resumption."""
+def _precision(
+    wanted: PrecisionChoice, kept: Checkpoints, network: nn.Module, plan: Plan, slices: SliceSet, here: Devices
+) -> Precision:
+    """The precision asked for; "auto" is probed once per training and remembered for its resumption.
+
+    Processes of several machines do not probe, since each could choose another: they take bf16 where GPUs have it.
+    """
     if wanted != "auto":
         return wanted
-    remembered = folder / "precision.json"
+    if here.launched:
+        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+    remembered = kept.folder / PRECISION
     if remembered.is_file():
         value: Precision = json.loads(remembered.read_text())["precision"]
         return value
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chosen = faster_precision(network, plan.batch_size, slices.shape, device)
     write_json(remembered, {"precision": chosen})
+    kept.keep(PRECISION)
     return chosen
-
-
-def _device_count(devices: int | Literal["auto"]) -> int:
-    return (torch.cuda.device_count() or 1) if devices == "auto" else devices
 
 
 @contextmanager

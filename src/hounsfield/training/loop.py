@@ -1,18 +1,17 @@
 """The loop of training: steps, validation and checkpoints, in every process of a training alike."""
 
 import copy
-import os
 import time
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 
-from hounsfield.errors import InputError, TrainingError
+from hounsfield.errors import TrainingError
 from hounsfield.metrics.histogram import ScoreHistogram
 from hounsfield.progress import Progress
+from hounsfield.training.checkpoints import LAST, Checkpoints, write_checkpoint
 from hounsfield.training.failures import Preemption, memory_errors
 from hounsfield.training.metrics import Counts
 from hounsfield.training.trainee import ADVICE, Trainee, clip_gradients
@@ -21,8 +20,8 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """Longest time that a killed training loses, but for the step or validation it is in."""
 
 
-def fit(fabric: Fabric, trainee: Trainee, checkpoint: Path, label: str, preemption: Preemption | None) -> bool:
-    """Train to the end in this process, from `checkpoint` if there is one; False when preempted before the end.
+def fit(fabric: Fabric, trainee: Trainee, checkpoints: Checkpoints, label: str, preemption: Preemption | None) -> bool:
+    """Train to the end in this process, from the first one's checkpoint if it has any; False when preempted before.
 
     Args:
         preemption: tells of SIGTERM; None opens one of this process's own.
@@ -33,33 +32,18 @@ def fit(fabric: Fabric, trainee: Trainee, checkpoint: Path, label: str, preempti
     """
     own: AbstractContextManager[Preemption] = nullcontext(preemption) if preemption else Preemption()
     with own as told, memory_errors(trainee.plan.batch_size, trainee.shape):
-        return _Loop(fabric, trainee, checkpoint, told).run(label)
-
-
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace the checkpoint `path` atomically.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write checkpoint {path}: {error.strerror}: free space or choose another") from error
+        return _Loop(fabric, trainee, checkpoints, told).run(label)
 
 
 class _Loop:
-    def __init__(self, fabric: Fabric, trainee: Trainee, checkpoint: Path, preemption: Preemption) -> None:
-        self.fabric, self.trainee, self.checkpoint, self.preemption = fabric, trainee, checkpoint, preemption
+    def __init__(self, fabric: Fabric, trainee: Trainee, checkpoints: Checkpoints, preemption: Preemption) -> None:
+        self.fabric, self.trainee, self.checkpoints, self.preemption = fabric, trainee, checkpoints, preemption
         rank, world = fabric.global_rank, fabric.world_size
         if world > 1:  # spawned processes receive one network in shared memory
             trainee.network = copy.deepcopy(trainee.network)
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True) if checkpoint.is_file() else None
+        saved = checkpoints.read() if fabric.is_global_zero else None
+        if world > 1:
+            saved = fabric.broadcast(saved)
         if saved:
             trainee.load_state_dict(saved["trainee"])
             trainee.network.load_state_dict(saved["network"])
@@ -161,7 +145,9 @@ class _Loop:
         state = trainee.state_dict() | {"counts": trainee.counts.total_of(self._sum).state_dict()}
         if self.fabric.is_global_zero:
             network, optimiser = trainee.network.state_dict(), self.optimiser.state_dict()
-            write_checkpoint(self.checkpoint, {"trainee": state, "network": network, "optimiser": optimiser})
+            whole = {"trainee": state, "network": network, "optimiser": optimiser}
+            write_checkpoint(self.checkpoints.last, whole)
+            self.checkpoints.keep(LAST)
         self.fabric.barrier()
         self._saved_at = time.monotonic()
 

@@ -1,6 +1,7 @@
 """From a slice set to a model directory: what the training steps of both tasks share."""
 
 import copy
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from hounsfield.errors import InputError
 from hounsfield.losses import BatchLoss
 from hounsfield.models.resnet import ResNet
 from hounsfield.storage import atomic_directory, check_replaceable
+from hounsfield.training.checkpoints import Checkpoints
 from hounsfield.training.failures import memory_errors
-from hounsfield.training.fit import PrecisionChoice, discard, train
+from hounsfield.training.fit import PrecisionChoice, train
 from hounsfield.training.initial_weights import load_initial_weights
 from hounsfield.training.trainee import Plan, rows_of
+
+CHECKPOINTS = "HOUNSFIELD_CHECKPOINTS"
+"""Environment variable: folder or s3:// prefix of checkpoints where a step is given none."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ def train_model(
     classes: list[str],
     parameters: dict[str, Any],
     model: Path,
-    checkpoints: Path | None,
+    checkpoints: Path | str | None,
     label: str,
     precision: PrecisionChoice,
     initial_weights: str = "",
@@ -46,7 +51,8 @@ def train_model(
 ) -> None:
     """Train a fresh network and write it, with its card, as the model directory `model`.
 
-    `parameters` is the configuration of the step: it goes into the card and decides whether checkpoints fit. With
+    `parameters` is the configuration of the step: it goes into the card and decides whether checkpoints fit. Without
+    `checkpoints` they go to HOUNSFIELD_CHECKPOINTS, else beside the model. Of several processes the first writes. With
     `initial_weights`, a file or URI, the network begins with those; with `prior`, at that foreground probability.
 
     Raises:
@@ -61,7 +67,7 @@ def train_model(
         raise InputError(f"{slices.directory} has no training slice: use more patients or smaller val and test shares")
     check_replaceable(model)
     torch.manual_seed(plan.seed)
-    checkpoints = checkpoints or model.with_name(f"{model.name}.checkpoints")
+    checkpoints = checkpoints or os.environ.get(CHECKPOINTS) or model.with_name(f"{model.name}.checkpoints")
     with memory_errors(plan.batch_size, slices.shape):
         network = models.build(architecture.name, **architecture.options)
         check_size(network, slices.shape)
@@ -73,6 +79,8 @@ def train_model(
         if prior:
             models.set_prior(network, prior)
         outcome = train(network, loss, slices, plan, checkpoints, label, precision, parameters)
+    if outcome is None:
+        return
     with atomic_directory(model) as directory:
         card = ModelCard(
             task=task,
@@ -93,7 +101,7 @@ def train_model(
             code_version=__version__,
         )
         write_model(directory, card, outcome.state, outcome.history)
-    discard(checkpoints, parameters, slices)
+    Checkpoints.of(checkpoints, parameters, slices).discard()
     for name, value in sorted(outcome.metrics.items()):
         print(f"{name}={value:.4f}")
     print(f"kept epoch {outcome.best_epoch} of {plan.epochs}, {outcome.precision}; model: {model}", flush=True)
