@@ -6,9 +6,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,62 @@ def wait_for(endpoint: str) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(0.3)
+
+
+class Proxy:
+    """A TCP proxy before the server: counts the bytes, slows them down and cuts connections.
+
+    Use as a context manager. `sent` and `received` are the bytes from and to the clients; every connection that has
+    carried `cut_after` bytes is cut, `cuts` times in all.
+    """
+
+    def __init__(self, endpoint: str, bytes_per_second: float = float("inf")) -> None:
+        host, port = endpoint.removeprefix("http://").split(":")
+        self.upstream, self.rate = (host, int(port)), bytes_per_second
+        self.sent = self.received = 0
+        self.cut_after, self.cuts = 0, 0
+        self.lock = threading.Lock()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def __enter__(self) -> "Proxy":
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.began = time.monotonic()
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self.upstream)
+            carried = [0]
+            for source, target, name in ((near, far, "sent"), (far, near, "received")):
+                threading.Thread(target=self._pump, args=(source, target, name, carried), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, name: str, carried: list[int]) -> None:
+        try:
+            while chunk := source.recv(65536):
+                with self.lock:
+                    setattr(self, name, getattr(self, name) + len(chunk))
+                    carried[0] += len(chunk)
+                    cut = self.cuts > 0 and carried[0] > self.cut_after
+                    self.cuts -= cut
+                    due = self.began + (self.sent + self.received) / self.rate
+                if cut:
+                    break
+                time.sleep(max(0.0, due - time.monotonic()))
+                target.sendall(chunk)
+        except OSError:
+            pass
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()

@@ -1,17 +1,16 @@
 """Published ResNet weights as initial ones: key names, formats, the first convolution and what is refused."""
 
 import pickle
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from s3_server import ACCESS, BUCKET, SECRET, client, free_ports
 from safetensors.torch import save_file
 
-from hounsfield.errors import InputError
+from hounsfield.errors import ArtifactError, InputError
 from hounsfield.models.resnet import Basic, Bottleneck, ResNet
 from hounsfield.training.initial_weights import load_initial_weights
 
@@ -204,60 +203,26 @@ def test_addresses_that_cannot_be_read_are_refused(source: str, sentence: str) -
         load_initial_weights(published(channels=1), source)
 
 
-class Store(ThreadingHTTPServer):
-    """One object of an S3 server."""
-
-    path, content = "/weights/resnet/a%20b.safetensors", b""
-
-
-class Answer(BaseHTTPRequestHandler):
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
-        assert isinstance(self.server, Store)
-        found = self.path.split("?")[0] == self.server.path
-        self.send_response(200 if found else 404)
-        self.send_header("Content-Length", str(len(self.server.content) if found else 0))
-        self.end_headers()
-        if found and body:
-            self.wfile.write(self.server.content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    server = Store(("127.0.0.1", 0), Answer)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_object_storage_at_the_endpoint_of_the_environment(store: Store, tmp_path: Path) -> None:
+def test_object_storage_at_the_endpoint_of_the_environment(
+    s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     other = published()
     save_file(torchvision_names(other), tmp_path / "weights.safetensors")
-    store.content = (tmp_path / "weights.safetensors").read_bytes()
+    client(s3_endpoint).upload_file(str(tmp_path / "weights.safetensors"), BUCKET, "resnet/a b.safetensors")
     network = published(channels=1, seed=1)
-    load_initial_weights(network, "s3://weights/resnet/a b.safetensors")
+    load_initial_weights(network, f"s3://{BUCKET}/resnet/a b.safetensors")
     assert torch.equal(network.layer4[2].conv3.weight, other.layer4[2].conv3.weight)
-    with pytest.raises(InputError, match=r"s3://weights/absent cannot be read \(404\): check bucket, key"):
-        load_initial_weights(network, "s3://weights/absent")
+    with pytest.raises(ArtifactError, match=f"s3://{BUCKET}/resnet/absent does not exist"):
+        load_initial_weights(network, f"s3://{BUCKET}/resnet/absent")
 
 
-def test_endpoint_that_does_not_answer_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.server_close()
+def test_endpoint_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     with pytest.raises(InputError, match="check AWS_ENDPOINT_URL"):
         load_initial_weights(published(channels=1), "s3://weights/x.pt")

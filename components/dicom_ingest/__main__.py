@@ -2,12 +2,13 @@
 
 import json
 import sys
-from pathlib import Path
 
 from pydantic import Field
 
 from hounsfield.components.dicom_ingest.config import Config
 from hounsfield.components.dicom_ingest.run import run
+from hounsfield.errors import InputError
+from hounsfield.remote import fetch, output
 from hounsfield.step import command_line
 
 
@@ -15,17 +16,23 @@ class Arguments(Config):
     """Turn CT series and labels into a series store: Hounsfield units, masks, pseudonyms, and a reason for the rest."""
 
     data: list[str] = Field(default=[], description="Folder of any nesting or s3://bucket/prefix; may be repeated")
-    cases: str | None = Field(
-        default=None, description="CSV file with the columns image, label, label_value, patient, split, roi"
+    cases: str = Field(
+        default="",
+        description="CSV file, local or on S3, with the columns image, label, label_value, patient, split, roi",
     )
-    out: Path = Field(description="Folder of the series store to write")
+    plan: str = Field("", description="Plan of plan_ingest, local or on S3; together with shard")
+    shard: str = Field("", pattern=r"^\d*$", description="Number of the plan's shard to ingest; empty for everything")
+    out: str = Field(description="Series store to write: a folder or s3://bucket/key")
 
 
 def work(arguments: Arguments) -> None:
     """Run the step with the paths of the command line."""
-    values = arguments.model_dump()
-    data, cases, out = values.pop("data"), values.pop("cases"), values.pop("out")
-    run(Config(**values), data, cases, out)
+    config = Config(**arguments.model_dump(include=set(Config.model_fields)))
+    if bool(arguments.plan) != bool(arguments.shard):
+        raise InputError("give --plan and --shard together, or neither")
+    plan = fetch(arguments.plan) if arguments.plan else None
+    with output(arguments.out) as store:
+        run(config, arguments.data, arguments.cases, store, plan, arguments.shard)
 
 
 def whole_paths(argv: list[str]) -> list[str]:

@@ -1,30 +1,17 @@
-"""`python -m hounsfield.components.train_l3`: the step by hand."""
-
-from pathlib import Path
-
-from pydantic import Field
+"""`python -m hounsfield.components.train_l3`: the step by hand, and the trial of a search."""
 
 from hounsfield.components.train_l3.config import Config
 from hounsfield.components.train_l3.run import run
+from hounsfield.components.training_command import Locations, train
 from hounsfield.step import command_line
 
 
-class Arguments(Config):
+class Arguments(Config, Locations):
     """Train an L3 slice detection network."""
-
-    slices: Path = Field(description="slice set that window_convert wrote")
-    out: Path = Field(description="model directory to write")
-    tuned: str = Field(
-        "", description="JSON object of parameters that replace those given, as the step tune returns it"
-    )
-    checkpoints: Path | None = Field(
-        None, description="folder of the checkpoints that a killed training resumes from; default: OUT.checkpoints"
-    )
 
 
 def work(arguments: Arguments) -> None:
-    config = Config(**arguments.model_dump(exclude={"slices", "out", "checkpoints", "tuned"}))
-    run(config, arguments.slices, arguments.out, arguments.checkpoints, arguments.tuned)
+    train(arguments, Config, "l3-slice", run)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from hounsfield.components.window_convert.config import Config
 from hounsfield.data.arrow import SliceWriter
 from hounsfield.data.series_store import HU, Mask, SeriesRow, SeriesStore
-from hounsfield.data.slice_set import DETECTION, KIND, SEGMENTATION, VERSION, SliceIndex, write_index
+from hounsfield.data.slice_set import DETECTION, IMAGES, KIND, SEGMENTATION, VERSION, SliceIndex, write_index
 from hounsfield.data.splits import SPLITS, balanced_folds, split_of
 from hounsfield.data.tumour_site import SITES, tumour_site
 from hounsfield.errors import InputError
@@ -48,7 +48,7 @@ def run(config: Config, store: Path, slices: Path) -> None:
             columns["mask"] = (np.dtype(np.uint8), (size, size))
         sites: dict[str, set[str]] = {}
         vanished = 0
-        with SliceWriter(out / "images.arrow", columns) as writer:
+        with SliceWriter(out / IMAGES, columns) as writer:
             for row in track(labelled, "window", len(labelled)):
                 hu, mask = source.volume(row)
                 pixels = convert_series(hu, mask, window, writer, segmentation)

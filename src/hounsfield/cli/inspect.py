@@ -3,6 +3,8 @@
 import json
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,31 @@ from hounsfield.components.summarise_experiment import run as summarise
 from hounsfield.data import evaluation, model_store, series_store, slice_set
 from hounsfield.data.splits import SPLITS
 from hounsfield.errors import ArtifactError
+from hounsfield.progress import reported_to
+from hounsfield.remote import Location, fetch
 from hounsfield.search import result
 from hounsfield.storage import read_manifest
 
 WIDTH_OF_FILES = 160
+LEFT = (series_store.volume_name("*"), slice_set.IMAGES, model_store.WEIGHTS, "*.html")
+"""Files of a remote artifact that are not looked at."""
 Described = dict[str, Any]
 
 
-def inspect(path: Path, as_json: bool) -> None:
-    """Print the artifact in directory `path`.
+def inspect(location: Location, as_json: bool) -> None:
+    """Print the artifact at `location`; of a remote one without the pixels and weights.
 
     Raises:
-        ArtifactError: `path` is not a complete artifact of a known kind and version.
+        ArtifactError: `location` is not a complete artifact of a known kind and version.
+        InputError: a remote location cannot be reached or refuses.
     """
-    path = Path(path)
+    with reported_to(lambda line: None) if as_json else nullcontext():
+        path = fetch(location, lambda name: not any(fnmatch(name, pattern) for pattern in LEFT))
     if not path.exists():
-        raise ArtifactError(f"{path} does not exist: give the folder of {', '.join(KINDS)}")
+        raise ArtifactError(f"{location} does not exist: give the folder of {', '.join(KINDS)}")
     kind = read_manifest(path).get("kind")
     if kind not in KINDS:
-        raise ArtifactError(f"{path} is a {kind}, expected {', '.join(KINDS)}")
+        raise ArtifactError(f"{location} is a {kind}, expected {', '.join(KINDS)}")
     describe, show = KINDS[kind]
     described = describe(path)
     if as_json:

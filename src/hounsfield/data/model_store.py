@@ -4,6 +4,7 @@ manifest.json         kind, version, task
 weights.safetensors   state of the network, float32
 card.json             `ModelCard`
 history.json          one object per epoch: epoch and its metrics
+patients.json         keys of the patients that the training saw: `trained_on`, and `chosen_by` for the kept epoch
 """
 
 import json
@@ -20,6 +21,7 @@ VERSION = 1
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 HISTORY = "history.json"
+PATIENTS = "patients.json"
 
 
 class ModelCard(BaseModel):
@@ -50,13 +52,20 @@ class ModelCard(BaseModel):
     code_version: str
 
 
-def write_model(directory: Path, card: ModelCard, state: dict[str, Any], history: list[dict[str, float]]) -> None:
-    """Write weights (torch state dict), card, history and, last, the manifest into an existing directory."""
+def write_model(
+    directory: Path,
+    card: ModelCard,
+    state: dict[str, Any],
+    history: list[dict[str, float]],
+    patients: dict[str, list[str]] | None = None,
+) -> None:
+    """Write weights (torch state dict), card, history, patients and, last, the manifest into an existing directory."""
     from safetensors.torch import save
 
     (directory / WEIGHTS).write_bytes(save({name: value.contiguous() for name, value in state.items()}))
     write_json(directory / CARD, card.model_dump())
     write_json(directory / HISTORY, history)
+    write_json(directory / PATIENTS, patients or {"trained_on": [], "chosen_by": []})
     write_manifest(directory, KIND, VERSION, task=card.task)
 
 
@@ -77,3 +86,16 @@ def read_history(directory: Path) -> list[dict[str, float]]:
     """Metrics by epoch."""
     history: list[dict[str, float]] = json.loads((Path(directory) / HISTORY).read_text())
     return history
+
+
+def read_patients(directory: Path) -> set[str]:
+    """Keys of all patients that the training saw.
+
+    Raises:
+        ArtifactError: the model does not say.
+    """
+    try:
+        seen: dict[str, list[str]] = json.loads((Path(directory) / PATIENTS).read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{directory}/{PATIENTS} cannot be read ({error}): train again") from error
+    return {key for keys in seen.values() for key in keys}

@@ -7,6 +7,7 @@ images.arrow    column `image`: uint8 0..255 or float32 0..1, and for segmentati
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hounsfield.windowing import Window
 KIND = "slice-set"
 VERSION = 2
 SEGMENTATION, DETECTION = "lung-tumour", "l3-slice"
+IMAGES = "images.arrow"
 TASKS = (SEGMENTATION, DETECTION)
 
 
@@ -96,7 +98,10 @@ class SliceSet:
         if fold >= 0:
             self._hold_out(fold)
         self.shape: tuple[int, int] = (int(self.manifest["size"][0]), int(self.manifest["size"][1]))
-        self._slices = ArrowSlices(self.directory / "images.arrow", self.shape)
+
+    @cached_property
+    def _slices(self) -> ArrowSlices:
+        return ArrowSlices(self.directory / IMAGES, self.shape)
 
     def _hold_out(self, fold: int) -> None:
         folds = {item.patient: item.fold for item in self.index}

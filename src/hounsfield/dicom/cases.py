@@ -1,10 +1,13 @@
 """The cases file: which image goes with which label, one case a row."""
 
 import csv
+import posixpath
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from hounsfield.errors import InputError
+from hounsfield.remote import Location, is_remote
 
 COLUMNS = ("image", "label", "label_value", "patient", "split", "roi")
 SPLITS = ("train", "val", "test")
@@ -12,7 +15,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One row; paths are resolved against the folder of the cases file, `image_name` is the text of the row."""
+    """One row; paths are resolved against the place of the cases file, `image_name` is the text of the row."""
 
     line: int
     image: Path
@@ -25,14 +28,21 @@ class CaseRow:
     roi: str | None
 
 
-def read_cases(path: Path) -> list[CaseRow]:
+def read_cases(
+    path: Location, local: Callable[[Location], Path] = Path, lines: Collection[int] | None = None
+) -> list[CaseRow]:
     """Rows of a CSV file with the columns image, and optionally label, label_value, patient, split and roi.
+
+    Args:
+        path: the file; with `local`, it and what it names may be on S3.
+        local: local path of a file or folder that may be on S3.
+        lines: only the rows in these lines; the files that the others name are not looked for.
 
     Raises:
         InputError: names file and line of an unknown column or value, or of a file that does not exist.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = local(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the cases file {path} cannot be read: give a CSV file in UTF-8") from error
     reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
@@ -42,14 +52,17 @@ def read_cases(path: Path) -> list[CaseRow]:
         came = ", ".join(columns) or "nothing"
         raise InputError(f"{path}, line 1: expected the columns {', '.join(COLUMNS)} (image is required), came {came}")
     reader.fieldnames = columns
-    rows = [_row(path, reader.line_num, values) for values in reader]
+    rows = [
+        _row(path, reader.line_num, values, local if lines is None or reader.line_num in lines else lambda _: Path())
+        for values in reader
+    ]
     if not rows:
         raise InputError(f"{path} has no case: expected one row per image below the header")
     _require_one_split(path, rows)
-    return rows
+    return [row for row in rows if lines is None or row.line in lines]
 
 
-def _require_one_split(path: Path, rows: list[CaseRow]) -> None:
+def _require_one_split(path: Location, rows: list[CaseRow]) -> None:
     first: dict[str, CaseRow] = {}
     for row in rows:
         other = first.setdefault(row.patient, row) if row.patient else row
@@ -60,7 +73,7 @@ def _require_one_split(path: Path, rows: list[CaseRow]) -> None:
             )
 
 
-def _row(path: Path, line: int, values: dict[str | None, str | None]) -> CaseRow:
+def _row(path: Location, line: int, values: dict[str | None, str | None], local: Callable[[Location], Path]) -> CaseRow:
     where = f"{path}, line {line}"
     if None in values:
         raise InputError(f"{where}: more values than columns")
@@ -76,9 +89,9 @@ def _row(path: Path, line: int, values: dict[str | None, str | None]) -> CaseRow
         raise InputError(f"{where}: the image is empty")
     return CaseRow(
         line=line,
-        image=_existing(path, where, "image", image),
+        image=_existing(where, "image", image, local(_beside(path, image))),
         image_name=image,
-        label=_existing(path, where, "label", label) if label else None,
+        label=_existing(where, "label", label, local(_beside(path, label))) if label else None,
         label_name=label,
         label_value=int(value) if value else None,
         patient=cell.get("patient", ""),
@@ -87,8 +100,17 @@ def _row(path: Path, line: int, values: dict[str | None, str | None]) -> CaseRow
     )
 
 
-def _existing(cases: Path, where: str, what: str, text: str) -> Path:
-    target = cases.parent / Path(text).expanduser()
+def _beside(cases: Location, text: str) -> Location:
+    """The place that `text` names, seen from the cases file."""
+    if is_remote(text):
+        return text
+    if not is_remote(cases):
+        return Path(cases).parent / Path(text).expanduser()
+    scheme, _, key = str(cases).partition("://")
+    return f"{scheme}://{posixpath.normpath(posixpath.join(posixpath.dirname(key), text))}"
+
+
+def _existing(where: str, what: str, text: str, target: Path) -> Path:
     if not target.exists():
         raise InputError(f"{where}: the {what} {text} does not exist (paths are relative to the cases file)")
     return target

@@ -1,44 +1,119 @@
-"""Folders and `s3://bucket/prefix` addresses to the list of files to look at."""
+"""Folders, cases files and `s3://bucket/prefix` addresses to the files to look at.
+
+Originals from S3 hold names of patients: they lie in the temporary directory for as long as they are read.
+"""
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from hounsfield.dicom.cases import CaseRow, read_cases
 from hounsfield.dicom.headers import InputFile
 from hounsfield.errors import InputError
-from hounsfield.progress import track
+from hounsfield.remote import Location, download, is_remote, listed
 
-S3 = "s3://"
-_DOWNLOADS = 16
+_DOWNLOADED = "hounsfield-s3-"
 
 
 @contextmanager
-def input_files(data: Sequence[str], exclude: Path | None = None) -> Iterator[list[InputFile]]:
+def input_files(
+    data: Sequence[str], exclude: Path | None = None, wanted: Callable[[str], bool] | None = None
+) -> Iterator[list[InputFile]]:
     """Every file under the given folders, files and S3 prefixes; downloads are removed when the block ends.
 
     Names are relative to the folder or prefix and begin with its number in `data`.
-    Files below `exclude` (an output inside the input) are left out.
+    Files below `exclude` (an output inside the input) are left out, and those whose names are not `wanted`.
 
     Raises:
-        InputError: a folder or bucket does not exist, cannot be read or holds no file.
+        InputError: a folder or bucket does not exist, cannot be read or (without `wanted`) holds no file.
     """
+    want = wanted or (lambda name: True)
     with ExitStack() as stack:
         files: list[InputFile] = []
         for number, source in enumerate(data):
-            if source.startswith(S3):
-                folder = Path(stack.enter_context(TemporaryDirectory(prefix="hounsfield-s3-")))
-                download(source, folder)
+            if is_remote(source):
+                folder = Path(stack.enter_context(TemporaryDirectory(prefix=_DOWNLOADED)))
+                folder /= PurePosixPath(source).name
+                count = download(source, folder, _below(number, source, want))
+                found = walk(folder, prefix=str(number)) if count else []
             else:
-                folder = Path(source).expanduser()
-            found = walk(folder, exclude, prefix=str(number))
-            if not found:
+                found = [file for file in walk(Path(source).expanduser(), exclude, str(number)) if want(file.name)]
+            if not found and wanted is None:
                 raise InputError(f"{source} holds no file: give a folder or s3:// prefix with DICOM files")
             files += found
         yield files
+
+
+def remote_names(data: Sequence[str]) -> list[str]:
+    """The names that `input_files` gives to the files under S3 prefixes, from their listing.
+
+    Raises:
+        InputError: a bucket does not exist or cannot be read.
+    """
+    prefixes = [(number, source) for number, source in enumerate(data) if is_remote(source)]
+    return [_named(number, source, name) for number, source in prefixes for name in listed(source)]
+
+
+def local_files(data: Sequence[str]) -> list[InputFile]:
+    """What `input_files` finds in the folders of `data`, without the S3 prefixes.
+
+    Raises:
+        InputError: a folder does not exist or cannot be read.
+    """
+    folders = [(number, source) for number, source in enumerate(data) if not is_remote(source)]
+    return [file for number, source in folders for file in walk(Path(source).expanduser(), prefix=str(number))]
+
+
+def _below(number: int, source: str, wanted: Callable[[str], bool]) -> Callable[[str], bool]:
+    """`wanted` for names below `source` instead of whole ones."""
+    return lambda name: wanted(_named(number, source, name))
+
+
+def _named(number: int, source: str, name: str) -> str:
+    return str(PurePosixPath(str(number), name or PurePosixPath(source).name))
+
+
+@contextmanager
+def case_rows(cases: str, lines: Collection[int] | None = None) -> Iterator[list[CaseRow]]:
+    """Rows of the cases file `cases`, or those in `lines`; downloads are removed when the block ends.
+
+    Raises:
+        InputError: as `read_cases`, or S3 cannot be reached or refuses.
+    """
+    with TemporaryDirectory(prefix=_DOWNLOADED) as folder:
+        fetched: dict[str, Path] = {}
+
+        def local(location: Location) -> Path:
+            if not is_remote(location):
+                return Path(location)
+            address = str(location)
+            if address not in fetched:
+                fetched[address] = Path(folder) / str(len(fetched)) / PurePosixPath(address).name
+                download(address, fetched[address])
+            return fetched[address]
+
+        yield read_cases(cases, local, lines)
+
+
+def listed_rows(cases: str) -> list[CaseRow]:
+    """All rows of the cases file `cases`, without looking for what of theirs is on S3.
+
+    Raises:
+        InputError: as `read_cases`, or S3 cannot be reached or refuses.
+    """
+    with TemporaryDirectory(prefix=_DOWNLOADED) as folder:
+
+        def local(location: Location) -> Path:
+            if not is_remote(location):
+                return Path(location)
+            if location != cases:
+                return Path(folder) / "cases.csv"
+            download(location, Path(folder) / "cases.csv")
+            return Path(folder) / "cases.csv"
+
+        return read_cases(cases, local)
 
 
 def walk(root: Path, exclude: Path | None = None, prefix: str = "") -> list[InputFile]:
@@ -64,67 +139,3 @@ def walk(root: Path, exclude: Path | None = None, prefix: str = "") -> list[Inpu
             if path.is_file():
                 files.append(InputFile(path, str(PurePosixPath(prefix, path.relative_to(root).as_posix()))))
     return sorted(files, key=lambda file: file.name)
-
-
-def download(address: str, folder: Path) -> None:
-    """Copy every object under `s3://bucket/prefix` into `folder`, in parallel.
-
-    The endpoint, region and credentials are those of the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...).
-
-    Raises:
-        InputError: the bucket does not exist, cannot be reached or refuses the credentials.
-    """
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, prefix = address.removeprefix(S3).partition("/")
-    if not bucket:
-        raise InputError(f"{address} names no bucket: expected s3://bucket/prefix")
-    config = Config(
-        max_pool_connections=_DOWNLOADS,
-        connect_timeout=10,
-        retries={"max_attempts": 3},
-        s3={"addressing_style": "path"} if os.environ.get("AWS_ENDPOINT_URL") else {},
-    )
-    try:
-        client = boto3.session.Session().client("s3", config=config)
-        keys = [key for key in _keys(client, bucket, prefix) if _inside(key, prefix)]
-
-        def fetch(key: str) -> None:
-            target = folder / _relative(key, prefix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                client.download_fileobj(bucket, key, file)
-
-        with ThreadPoolExecutor(_DOWNLOADS) as pool:
-            for _ in track(pool.map(fetch, keys), "download", len(keys)):
-                pass
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "error")
-        raise InputError(
-            f"{S3}{bucket} cannot be read ({code}): check the bucket's name and the credentials"
-        ) from error
-    except (BotoCoreError, OSError) as error:
-        raise InputError(
-            f"{S3}{bucket} cannot be read ({type(error).__name__}): check AWS_ENDPOINT_URL, credentials and region"
-        ) from error
-
-
-def _keys(client: Any, bucket: str, prefix: str) -> Iterator[str]:
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):
-                yield item["Key"]
-
-
-def _relative(key: str, prefix: str) -> str:
-    """Name of an object below the folder that `prefix` names (or shares its name with the object)."""
-    return key[len(prefix) :].lstrip("/") or PurePosixPath(key).name
-
-
-def _inside(key: str, prefix: str) -> bool:
-    """Whether the object lies in the folder `prefix` and its name cannot lead out of the download folder."""
-    rest = key[len(prefix) :]
-    in_folder = not prefix or prefix.endswith("/") or not rest or rest.startswith("/")
-    return in_folder and ".." not in PurePosixPath(key).parts

@@ -4,7 +4,6 @@ Nothing is ever downloaded from the web: the file is fetched once by its user, a
 """
 
 import io
-import os
 import pickle
 import re
 import struct
@@ -18,6 +17,7 @@ from safetensors.torch import load as load_safetensors
 
 from hounsfield.errors import InputError
 from hounsfield.models.resnet import ResNet
+from hounsfield.remote import SCHEMES, fetch
 
 SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -132,14 +132,15 @@ def _read(source: str) -> dict[str, torch.Tensor]:
 
 def _content(source: str) -> bytes:
     scheme, separator, rest = source.partition("://")
-    if scheme == "s3" and separator:
-        bucket, _, key = rest.partition("/")
-        return _from_s3(source, bucket, key)
     if scheme == "file" and separator:
         host, _, name = rest.partition("/")
         if host not in ("", "localhost"):
             raise InputError(f"initial weights {source} name the host {host}: expected file:///path")
         path = Path("/" + unquote(name))
+    elif scheme in SCHEMES and separator:
+        if not rest.partition("/")[2]:
+            raise InputError(f"initial weights {source}: expected s3://bucket/key")
+        path = fetch(source)
     elif separator:
         raise InputError(
             f"initial weights {source}: nothing is downloaded while training: "
@@ -153,34 +154,6 @@ def _content(source: str) -> bytes:
         raise InputError(
             f"initial weights {source} cannot be read: {error.strerror}: give the path of a file"
         ) from error
-
-
-def _from_s3(source: str, bucket: str, key: str) -> bytes:
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    if not bucket or not key:
-        raise InputError(f"initial weights {source}: expected s3://bucket/key")
-    config = Config(
-        connect_timeout=10,
-        retries={"max_attempts": 3},
-        s3={"addressing_style": "path"} if os.environ.get("AWS_ENDPOINT_URL") else {},
-    )
-    target = io.BytesIO()
-    try:
-        boto3.session.Session().client("s3", config=config).download_fileobj(bucket, key, target)
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "error")
-        raise InputError(
-            f"initial weights {source} cannot be read ({code}): check bucket, key and credentials"
-        ) from error
-    except (BotoCoreError, OSError) as error:
-        raise InputError(
-            f"initial weights {source} cannot be read ({type(error).__name__}): "
-            "check AWS_ENDPOINT_URL, credentials and region"
-        ) from error
-    return target.getvalue()
 
 
 def _listed(names: list[str]) -> str:

@@ -62,7 +62,7 @@ def train_model(
     """
     if slices.task != task:
         raise InputError(f"{slices.directory} is a slice set for {slices.task}, expected one for {task}")
-    training, _ = rows_of(slices, plan)
+    training, choosing = rows_of(slices, plan)
     if not training:
         raise InputError(f"{slices.directory} has no training slice: use more patients or smaller val and test shares")
     check_replaceable(model)
@@ -100,7 +100,9 @@ def train_model(
             metrics=outcome.metrics,
             code_version=__version__,
         )
-        write_model(directory, card, outcome.state, outcome.history)
+        seen = {"trained_on": training, "chosen_by": choosing}
+        patients = {name: sorted({slices.index[row].patient for row in rows}) for name, rows in seen.items()}
+        write_model(directory, card, outcome.state, outcome.history, patients)
     Checkpoints.of(checkpoints, parameters, slices).discard()
     for name, value in sorted(outcome.metrics.items()):
         print(f"{name}={value:.4f}")
