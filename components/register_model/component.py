@@ -12,6 +12,7 @@ from hounsfield.components.register_model.config import Config
 def register_model(
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
+    comparison: dsl.Input[dsl.Artifact] = None,
     model_name: str = "",
     experiment: str = "",
     tracking_uri: str = "",

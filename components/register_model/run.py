@@ -6,23 +6,27 @@ from typing import Any
 
 from hounsfield.components.register_model.config import Config
 from hounsfield.data import evaluation as evaluations
+from hounsfield.data.comparison import read_comparison
 from hounsfield.data.model_store import WEIGHTS, read_card, read_history
 from hounsfield.errors import InputError
 from hounsfield.storage import read_manifest, sha256_bytes, write_json
 
 
-def run(config: Config, model: Path, evaluation: Path, result: Path | None = None) -> dict[str, Any]:
-    """Log `model` and `evaluation` to MLflow and register the model.
+def run(
+    config: Config, model: Path, evaluation: Path, result: Path | None = None, comparison: Path | None = None
+) -> dict[str, Any]:
+    """Log `model` and `evaluation` to MLflow, register the model and, as its `comparison` says, make it champion.
 
-    Weights that are registered already are not registered again, unless an injected run waits for them.
+    Weights that are registered already are not registered again, unless an injected run waits for them. A registration
+    that was broken off goes on in the run that it left open.
 
     Returns:
         `model_uri` (models:/NAME/VERSION), `name`, `version`, `aliases`, `run_id` and `tracking_uri`; also written to
         `result` as JSON when given.
 
     Raises:
-        ArtifactError: `model` or `evaluation` is not complete.
-        InputError: the evaluation is of another model or task, or MLflow cannot be reached or refuses.
+        ArtifactError: `model`, `evaluation` or `comparison` is not complete.
+        InputError: the evaluation or comparison is of another model or task, or MLflow cannot be reached or refuses.
     """
     model, evaluation = Path(model), Path(evaluation)
     card, history = read_card(model), read_history(model)
@@ -34,7 +38,11 @@ def run(config: Config, model: Path, evaluation: Path, result: Path | None = Non
     if manifest.get("model_hash", weights_hash) != weights_hash:
         raise InputError(f"{evaluation} evaluates another model than {model}: evaluate this one")
 
-    from hounsfield.registry import logs, packaging, policy, tracking
+    compared = read_comparison(comparison) if comparison is not None else None
+    if compared is not None and compared.model_hash != weights_hash:
+        raise InputError(f"{comparison} compares another model than {model}: compare this one")
+
+    from hounsfield.registry import champion, logs, packaging, policy, tracking
 
     summary = measured.pop("summary", {})
     settings = ("model", "window")
@@ -42,7 +50,6 @@ def run(config: Config, model: Path, evaluation: Path, result: Path | None = Non
     figures = logs.flatten(summary | detailed, f"{measured.get('split') or 'test'}_")
     headline = {key: f"{value:.4g}" for key, value in logs.flatten(summary).items()}
     name = config.model_name or card.task
-    experiment = config.experiment or ("" if os.environ.get("MLFLOW_EXPERIMENT_ID") else name)
     origin = {
         "dataset_hash": card.dataset_hash,
         "slice_set_hash": card.slice_set_hash,
@@ -56,18 +63,24 @@ def run(config: Config, model: Path, evaluation: Path, result: Path | None = Non
     if commit := logs.git_commit():
         tags["git_commit"] = commit
     with tracking.recording(config.tracking_uri) as uri:
-        version = None if os.environ.get("MLFLOW_RUN_ID") else policy.find(name, weights_hash)
+        version = policy.find(name, weights_hash, os.environ.get("MLFLOW_RUN_ID", ""))
         known = version is not None
         if version is None:
-            with tracking.open_run(experiment, uri, f"{name} {card.architecture}", tags) as run_id:
+            left_open = f"tags.{policy.MODEL_HASH} = '{weights_hash}' and attributes.status = 'RUNNING'"
+            title = f"{name} {card.architecture}"
+            with tracking.open_run(config.experiment, name, uri, title, tags, left_open) as run_id:
                 logs.log_training(run_id, card, history)
                 logs.log_files(run_id, model, evaluation)
-                info = packaging.log_model(model, card)
-                logs.log_figures(run_id, info.model_id, figures)
+                model_id = packaging.log_model(model, card, run_id, {policy.MODEL_HASH: weights_hash})
+                logs.log_figures(run_id, model_id, figures)
+                if comparison is not None and compared is not None:
+                    champion.log_comparison(run_id, comparison, compared)
                 version = policy.register(
-                    name, info.model_uri, info.model_id, run_id, origin | headline, packaging.describe(card, headline)
+                    name, f"models:/{model_id}", model_id, run_id, origin | headline, packaging.describe(card, headline)
                 )
-        aliases = policy.assign_aliases(name, int(version.version))
+        policy.assign_aliases(name, int(version.version))
+        champion.settle(name, int(version.version), compared)
+        aliases = policy.aliases_of(name, int(version.version))
     outcome = {
         "model_uri": f"models:/{name}/{version.version}",
         "name": name,

@@ -3,7 +3,6 @@
 import math
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mlflow.entities import Metric, Param
 
 import hounsfield
 from hounsfield.data import evaluation as evaluations
-from hounsfield.data.model_store import CARD, HISTORY, ModelCard
+from hounsfield.data.model_store import CARD, HISTORY, PATIENTS, ModelCard
 
 METRICS_AT_ONCE = 1000
 RUN_KEYS = {"epoch", "step"}
@@ -38,12 +37,14 @@ def metric_key(key: str) -> str:
 
 def log_training(run_id: str, card: ModelCard, history: list[dict[str, float]]) -> None:
     """Parameters (those the run has not yet), the metrics of every epoch, and the data set."""
-    client, now = MlflowClient(), int(time.time() * 1000)
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    # Of the run's start, so that what is logged again after a break is the same metric and not another.
+    now = run.info.start_time
     names = ("architecture", "image_size", "precision", "best_epoch", "training_patients", "parameter_count")
     parameters = card.parameters | {name: getattr(card, name) for name in names}
     parameters |= {f"window_{name}": value for name, value in card.window.items()}
-    present = client.get_run(run_id).data.params
-    new = [Param(name, str(value)) for name, value in parameters.items() if name not in present]
+    new = [Param(name, str(value)) for name, value in parameters.items() if name not in run.data.params]
     metrics = [
         Metric(metric_key(name), float(value), now, int(row.get("epoch", step)))
         for step, row in enumerate(history)
@@ -59,20 +60,20 @@ def log_training(run_id: str, card: ModelCard, history: list[dict[str, float]]) 
 
 
 def log_files(run_id: str, model: Path, evaluation: Path) -> None:
-    """Report, figures, tables and metrics of the evaluation, and card and history of the model."""
+    """Report, figures, tables and metrics of the evaluation, and card, history and patients of the model."""
     client = MlflowClient()
     for name in (evaluations.REPORT, evaluations.METRICS, evaluations.CURVE, evaluations.PATIENTS):
         if (evaluation / name).is_file():
             client.log_artifact(run_id, str(evaluation / name), "evaluation")
     for figure in sorted((evaluation / evaluations.FIGURES).glob("*.png")):
         client.log_artifact(run_id, str(figure), f"evaluation/{evaluations.FIGURES}")
-    for name in (CARD, HISTORY):
+    for name in (CARD, HISTORY, PATIENTS):
         client.log_artifact(run_id, str(model / name), "training")
 
 
 def log_figures(run_id: str, model_id: str, figures: dict[str, float]) -> None:
     """The figures of the evaluation, for the run and for the logged model."""
-    now = int(time.time() * 1000)
+    now = MlflowClient().get_run(run_id).info.start_time
     metrics = [Metric(name, value, now, 0, model_id=model_id, run_id=run_id) for name, value in figures.items()]
     for start in range(0, len(metrics), METRICS_AT_ONCE):
         MlflowClient().log_batch(run_id, metrics=metrics[start : start + METRICS_AT_ONCE])

@@ -17,6 +17,8 @@ from typing import Any
 import mlflow
 import numpy as np
 import numpy.typing as npt
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from mlflow.models.model import ModelInfo
 from mlflow.models.signature import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -32,11 +34,23 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors")
 IMPORT = re.compile(r"^(\s*(?:from|import)\s+)hounsfield\b", re.MULTILINE)
 
 
-def log_model(directory: Path, card: ModelCard) -> ModelInfo:
-    """Log the model of `directory` to the active run, as a pyfunc model named after its task.
+def log_model(directory: Path, card: ModelCard, run_id: str, tags: dict[str, str]) -> str:
+    """Log the model of `directory` to the active run `run_id`, as a pyfunc model named after its task.
 
-    MLflow records the paths of what it is given, so that everything is first copied to a folder that tells nothing.
+    A complete model with these `tags` that an earlier call logged to the run is taken as it is; what such a call left
+    unfinished is deleted.
+
+    Returns:
+        The id of the logged model.
     """
+    client = MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    of_run = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    earlier = [model for model in of_run if tags.items() <= model.tags.items()]
+    for model in earlier:
+        if model.status == LoggedModelStatus.READY:
+            return str(model.model_id)
+    # MLflow records the paths of what it is given, so that everything is first copied to a folder that tells nothing.
     with tempfile.TemporaryDirectory(prefix="model-") as temporary:
         folder = Path(temporary)
         for name in (WEIGHTS, CARD):
@@ -51,8 +65,11 @@ def log_model(directory: Path, card: ModelCard) -> ModelInfo:
                 input_example=example(),
                 pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS],
                 metadata=metadata(card),
+                tags=tags,
             )
-    return info
+    for model in earlier:
+        client.delete_logged_model(model.model_id)
+    return str(info.model_id)
 
 
 @contextmanager

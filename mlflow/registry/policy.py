@@ -13,9 +13,10 @@ MODEL_HASH = "model_hash"
 """Tag of a version: SHA-256 of its weights file."""
 
 
-def find(name: str, model_hash: str) -> ModelVersion | None:
-    """The newest version of `name` with these weights, if there is one."""
-    versions = MlflowClient().search_model_versions(f"name='{name}' and tags.`{MODEL_HASH}`='{model_hash}'")
+def find(name: str, model_hash: str, run_id: str = "") -> ModelVersion | None:
+    """The newest version of `name` with these weights, if there is one; with `run_id`, of that run only."""
+    only = f" and run_id='{run_id}'" if run_id else ""
+    versions = MlflowClient().search_model_versions(f"name='{name}' and tags.`{MODEL_HASH}`='{model_hash}'{only}")
     return max(versions, key=lambda version: int(version.version), default=None)
 
 
@@ -34,14 +35,11 @@ def register(
     )
 
 
-def assign_aliases(name: str, version: int) -> list[str]:
+def assign_aliases(name: str, version: int) -> None:
     """Make `version` the challenger and, when `name` never had a champion, its first version the champion.
 
     Safe against registrations at the same time: all of them choose the same first version, and an older version never
     takes the challenger from a newer one. A champion that was taken away on purpose is not replaced here.
-
-    Returns:
-        The aliases that `version` has now.
     """
     client = MlflowClient()
     aliases = client.get_registered_model(name).aliases
@@ -51,5 +49,9 @@ def assign_aliases(name: str, version: int) -> list[str]:
         first = min(int(item.version) for item in client.search_model_versions(f"name='{name}'"))
         client.set_registered_model_alias(name, CHAMPION, str(first))
         client.set_registered_model_tag(name, FIRST_CHAMPION, str(first))
-    now = client.get_registered_model(name).aliases
+
+
+def aliases_of(name: str, version: int) -> list[str]:
+    """The aliases that `version` has now."""
+    now = MlflowClient().get_registered_model(name).aliases
     return sorted(alias for alias, holder in now.items() if int(holder) == version)

@@ -1,13 +1,10 @@
 """A search in MLflow: one parent run with report and figures, one nested run per trial and per repeat of the winner."""
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from hounsfield.registry import tracking
@@ -27,10 +24,11 @@ def log_search(result: Result, tuning: Path, identity: str, experiment: str, tra
         InputError: MLflow cannot be reached or refuses.
     """
     task = result.space.task
-    experiment = experiment or ("" if os.environ.get("MLFLOW_EXPERIMENT_ID") else task)
     with (
         tracking.recording(tracking_uri) as uri,
-        _parent(experiment, uri, f"{task} search", identity) as parent,
+        tracking.open_run(
+            experiment, task, uri, f"{task} search", {STUDY: identity}, f"tags.`{STUDY}` = '{identity}'"
+        ) as parent,
     ):
         client = MlflowClient()
         run = client.get_run(parent)
@@ -51,26 +49,6 @@ def log_search(result: Result, tuning: Path, identity: str, experiment: str, tra
                 _log_trial(client, run.info.experiment_id, name, trial, others, tags)
         _log_parent(client, parent, result, tuning)
     return parent
-
-
-@contextmanager
-def _parent(experiment: str, uri: str, name: str, identity: str) -> Iterator[str]:
-    """The parent run of an earlier call for the same study, else the run that a step logs into."""
-    found = (
-        []
-        if os.environ.get("MLFLOW_RUN_ID")
-        else MlflowClient().search_runs(
-            [tracking.experiment_id(experiment, uri)],
-            f"tags.`{STUDY}` = '{identity}'",
-            run_view_type=ViewType.ACTIVE_ONLY,
-            max_results=1,
-        )
-    )
-    if found:
-        yield str(found[0].info.run_id)
-        return
-    with tracking.open_run(experiment, uri, name, {STUDY: identity}) as parent:
-        yield parent
 
 
 def _log_trial(

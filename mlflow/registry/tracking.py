@@ -12,17 +12,23 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
+from requests.exceptions import ConnectionError as RequestsConnectionError
 from sqlalchemy.exc import SQLAlchemyError
 
 from hounsfield.errors import InputError
 
 SQLITE = "sqlite:///"
 SQLITE_HEADER = b"SQLite format 3\0"
+ARTIFACTS = "/mlflow-artifacts/"
+SERVER_ERROR = re.compile(r"\b5\d\d Server Error|too many 5\d\d error responses")
 PROBE_SECONDS = 6
 """To connect, and as much again to answer."""
+S3_REFUSAL = re.compile(r"An error occurred \((\w+)\)")
+INJECTED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -36,7 +42,8 @@ ENVIRONMENT = {
 def recording(tracking_uri: str) -> Iterator[str]:
     """Send what the block logs to `tracking_uri` (empty: MLFLOW_TRACKING_URI, else ./mlflow.db), without chatter.
 
-    Yields the resolved URI.
+    The run and experiment that KFP's MLflow plugin injected belong to the server of MLFLOW_TRACKING_URI: at another one
+    they do not count. Yields the resolved URI.
 
     Raises:
         InputError: nothing answers or can be written there, or MLflow refused what the block asked for.
@@ -47,16 +54,44 @@ def recording(tracking_uri: str) -> Iterator[str]:
         logging.getLogger(name).setLevel(logging.ERROR)
     before = os.environ.get("MLFLOW_TRACKING_URI")
     uri = resolve(tracking_uri or before or f"{SQLITE}mlflow.db")
+    elsewhere = before is not None and before.startswith("http") and before.rstrip("/") != uri.rstrip("/")
+    injected = {name: os.environ[name] for name in INJECTED if name in os.environ}
+    for name in injected if elsewhere else ():
+        del os.environ[name]
     mlflow.set_tracking_uri(uri)
     try:
         if uri.startswith(SQLITE):
             _make_tables(Path(uri.removeprefix(SQLITE)))
         yield uri
     except (MlflowException, OSError, SQLAlchemyError, Boto3Error, BotoCoreError, ClientError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"MLflow at {shown(uri)} refused: {reason}") from error
+        raise InputError(explain(error, shown(uri))) from error
     finally:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        os.environ.update(injected)  # MLflow takes MLFLOW_RUN_ID away when a run ends
+
+
+def explain(error: Exception, place: str) -> str:
+    """One sentence about what MLflow at `place` answered, with the setting to change where its cause is known."""
+    text = str(error)
+    if "Invalid Host header" in text:
+        return (
+            f"the MLflow server at {place} refuses that host name: add it to MLFLOW_SERVER_ALLOWED_HOSTS of the server"
+        )
+    if SERVER_ERROR.search(text) and ARTIFACTS in text:
+        return (
+            f"the MLflow server at {place} cannot read or write its artifacts: see its log, and check its "
+            "MLFLOW_ARTIFACTS_DESTINATION, AWS_ENDPOINT_URL and AWS credentials"
+        )
+    refused = S3_REFUSAL.search(text)
+    if refused or isinstance(error, Boto3Error | BotoCoreError | ClientError):
+        answer = refused[1] if refused else type(error).__name__
+        return (
+            f"the S3 storage of MLflow at {place} refused: {answer}: check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY of this step"
+        )
+    if isinstance(error, RequestsConnectionError) or "Max retries exceeded" in text:
+        return f"the MLflow server at {place} stopped answering: repeat the step when it is back, it goes on from there"
+    return f"MLflow at {place} refused: {next(iter(text.splitlines()), type(error).__name__)}"
 
 
 def resolve(uri: str) -> str:
@@ -93,17 +128,18 @@ def shown(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
-def experiment_id(name: str, uri: str) -> str:
-    """Experiment `name`, made when absent; beside a SQLite file its artifacts go to `mlartifacts/NAME`.
+def experiment_id(name: str, fallback: str, uri: str) -> str:
+    """Experiment `name`, else the injected MLFLOW_EXPERIMENT_ID, else experiment `fallback`.
 
-    An empty `name` stands for the injected MLFLOW_EXPERIMENT_ID.
+    A named one is made when absent; beside a SQLite file its artifacts go to `mlartifacts/NAME`.
 
     Raises:
         InputError: the experiment was deleted.
     """
     client = MlflowClient()
-    if not name:
-        return str(client.get_experiment(os.environ["MLFLOW_EXPERIMENT_ID"]).experiment_id)
+    if not name and (injected := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+        return str(client.get_experiment(injected).experiment_id)
+    name = name or fallback
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         location = None
@@ -121,18 +157,20 @@ def experiment_id(name: str, uri: str) -> str:
 
 
 @contextmanager
-def open_run(experiment: str, uri: str, name: str, tags: dict[str, str]) -> Iterator[str]:
-    """The injected run of MLFLOW_RUN_ID, whose status is left to its owner, or a new run called `name`.
+def open_run(experiment: str, fallback: str, uri: str, name: str, tags: dict[str, str], same: str) -> Iterator[str]:
+    """The run that a step logs into; yields its id.
 
-    `experiment` only matters for a new run; empty, it is the injected MLFLOW_EXPERIMENT_ID. Yields the run's id.
+    An injected run is adopted, and its status left to its owner. Otherwise the newest run of the experiment that fits
+    the filter `same` is gone on with, or a new one called `name` is opened; it ends with the block. `experiment` and
+    `fallback` are those of `experiment_id`.
 
     Raises:
         InputError: MLFLOW_RUN_ID names a run that is not there.
     """
-    injected = os.environ.get("MLFLOW_RUN_ID")
-    if injected:
+    client = MlflowClient()
+    if injected := os.environ.get("MLFLOW_RUN_ID"):
         try:
-            status = MlflowClient().get_run(injected).info.status
+            status = client.get_run(injected).info.status
         except MlflowException as error:
             raise InputError(f"MLFLOW_RUN_ID {injected} is no run of MLflow at {shown(uri)}: unset it") from error
         mlflow.start_run(run_id=injected, nested=True, tags=tags)
@@ -140,11 +178,12 @@ def open_run(experiment: str, uri: str, name: str, tags: dict[str, str]) -> Iter
             yield injected
         finally:
             mlflow.end_run(status)
-    else:
-        with mlflow.start_run(
-            experiment_id=experiment_id(experiment, uri), run_name=name, nested=True, tags=tags
-        ) as run:
-            yield run.info.run_id
+        return
+    place = experiment_id(experiment, fallback, uri)
+    started = client.search_runs([place], same, run_view_type=ViewType.ACTIVE_ONLY, max_results=1)
+    opening = {"run_id": started[0].info.run_id} if started else {"experiment_id": place, "run_name": name}
+    with mlflow.start_run(**opening, nested=True, tags=tags) as run:
+        yield run.info.run_id
 
 
 def _check_database(database: Path) -> None:
