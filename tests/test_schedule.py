@@ -38,9 +38,7 @@ def test_a_schedule_is_created_without_catch_up_and_one_run_at_a_time(api: KfpSe
     assert item["trigger"] == {"cron_schedule": {"cron": "0 0 2 * * *"}}
     assert (item["no_catchup"], item["max_concurrency"], item["status"]) == (True, "1", "ENABLED")
     assert (item["display_name"], item["service_account"]) == ("lung-tumour", "hounsfield-pipelines")
-    assert item["runtime_config"]["parameters"] == {
-        "data_version": "[[CurrentTime]]", "data": "s3://hospital/ct", "epochs": 3,
-    }  # fmt: skip
+    assert item["runtime_config"]["parameters"] == {"data": "s3://hospital/ct", "epochs": 3}
     assert item["pipeline_version_reference"]["pipeline_version_id"] in api.versions
     following = re.search(r"next run  (\S+) 02:00 UTC", output)
     assert following

@@ -20,8 +20,6 @@ from hounsfield.pipelines.server import Refused, Server
 
 ENABLED = "ENABLED"
 PAUSED_NOTE = "starts paused"
-TICK = "[[CurrentTime]]"
-"""The server puts the time of each run here, so that a run never takes the data of an earlier one from the cache."""
 
 
 def run_schedule(
@@ -41,7 +39,7 @@ def run_schedule(
         InputError: inputs or cron cannot be used, the answer is no, or the server cannot be reached or refuses.
     """
     when = parse_cron(cron)
-    inputs = cluster_inputs(task, data, cases, settings, TICK)
+    inputs = cluster_inputs(task, data, cases, settings)
     server, uploaded = upload(task, cluster, target)
     name = name or task
     wanted: dict[str, Any] = {

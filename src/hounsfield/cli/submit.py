@@ -63,7 +63,7 @@ def run_submit(
         InputError: the inputs cannot be used, or the server cannot be reached or refuses.
     """
     moment = datetime.now(UTC)
-    inputs = cluster_inputs(task, data, cases, settings, f"{moment:%Y%m%d%H%M%S}")
+    inputs = cluster_inputs(task, data, cases, settings)
     server, uploaded = upload(task, cluster, target)
     name = f"{task} {moment:%Y-%m-%d %H:%M:%S}"
     run = server.run(name, uploaded.version, uploaded.experiment, inputs, target.service_account)
@@ -80,8 +80,8 @@ def run_submit(
         return 130
 
 
-def cluster_inputs(task: str, data: list[str], cases: str, settings: list[str], fresh: str) -> dict[str, Any]:
-    """Inputs of the pipeline `task` from the command line; `fresh` is its data_version where none is set.
+def cluster_inputs(task: str, data: list[str], cases: str, settings: list[str]) -> dict[str, Any]:
+    """Inputs of the pipeline `task` from the command line.
 
     Raises:
         InputError: an unknown setting, nothing to run on, or a folder of this machine.
@@ -104,7 +104,7 @@ def cluster_inputs(task: str, data: list[str], cases: str, settings: list[str], 
         raise InputError("nothing to run on: give --data s3://BUCKET/PREFIX or --cases s3://BUCKET/FILE.csv")
     if inputs.get("data") and inputs.get("cases"):
         raise InputError("--data and --cases exclude each other: name the folders in the cases file")
-    return ({"data_version": fresh} if "data_version" in known else {}) | inputs
+    return inputs
 
 
 def upload(task: str, cluster: Cluster, target: Target) -> tuple[Server, Uploaded]:
