@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from s3_server import ACCESS, BUCKET, SECRET
 from slice_sets import make_slices
 
 from hounsfield.components.train_l3 import run as l3_step
 from hounsfield.components.train_unet import run as unet_step
 from hounsfield.components.tune.config import Config
-from hounsfield.components.tune.run import run, study_identity, training_config
+from hounsfield.components.tune.run import backend, run, study_identity, training_config
 from hounsfield.data.model_store import ModelCard, write_model
 from hounsfield.data.slice_set import DETECTION, SEGMENTATION
 from hounsfield.errors import InputError, Preempted, TrainingError
@@ -137,14 +139,43 @@ def test_more_trials_go_on_with_the_same_study(tumours: Path, tmp_path: Path, mo
     assert len(fake.configs) == 6, "another training is another study"
 
 
+def test_study_on_s3_goes_on_elsewhere(
+    tumours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_endpoint: str
+) -> None:
+    values = {"AWS_ENDPOINT_URL": s3_endpoint, "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
+    for name, value in (values | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
+        monkeypatch.setenv(name, value)
+    fake = train_as(monkeypatch, by_alpha)
+    for machine, trials in (("one", 2), ("two", 4)):
+        (tmp_path / machine).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / machine))
+        place = f"s3://{BUCKET}/studies"
+        run(Config(trials=trials, repeats=2), tumours, json.dumps(SMALL), tmp_path / machine / "out", place)
+        assert best_of(tmp_path / machine / "out")["trials"]["all"] == trials
+    assert len([config for config in fake.configs if config.seed == 0]) == 4
+    assert not list((tmp_path / "two").glob("*.checkpoints"))
+
+
 def test_identity_follows_what_changes_a_trial() -> None:
     base = study_identity(Config(trials=3), {"epochs": 1}, "s")
     assert base == study_identity(Config(trials=9, repeats=2, tracking_uri="x"), {"epochs": 1}, "s")
+    assert base == study_identity(Config(trials=3, backend="katib", parallel_trials=4), {"epochs": 1}, "s")
     assert base not in {
         study_identity(Config(trials=3, search_seed=1), {"epochs": 1}, "s"),
         study_identity(Config(trials=3), {"epochs": 2}, "s"),
         study_identity(Config(trials=3), {"epochs": 1}, "t"),
     }
+
+
+def test_auto_is_katib_where_the_pipeline_gave_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("HOUNSFIELD_POOL", "gke")
+    assert backend(Config(trials=1)) == "embedded"
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert backend(Config(trials=1)) == "katib"
+    assert backend(Config(trials=1, backend="embedded", strategy="greedy")) == "embedded"
+    monkeypatch.delenv("HOUNSFIELD_POOL")
+    assert backend(Config(trials=1, strategy="greedy")) == "embedded"
 
 
 def test_failed_trials_are_told(tumours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,21 @@ from hounsfield.components.train_l3.config import Config
 CLASSES = ["other", "L3"]
 
 
-def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | None = None, tuned: str = "") -> None:
+def run(
+    config: Config,
+    slices: Path,
+    model: Path,
+    checkpoints: Path | str | None = None,
+    tuned: str = "",
+    training: str = "",
+) -> None:
     """Train on the slice set `slices` and write the model directory `model`.
 
     Args:
         checkpoints: folder of the checkpoints from which a killed training resumes; default (and for an empty string)
             `<model>.checkpoints`.
-        tuned: JSON object of parameters that replace those of `config`, as the step tune returns it; empty for none.
+        tuned: JSON object of parameters that replace all others, as the step tune returns it; empty for none.
+        training: JSON object of parameters that replace those of `config`; empty for none.
 
     Raises:
         InputError: the slice set is of another task, or has no training slice.
@@ -27,7 +35,7 @@ def run(config: Config, slices: Path, model: Path, checkpoints: Path | str | Non
     from hounsfield.training.model import Architecture, train_model
     from hounsfield.training.trainee import Plan
 
-    config = with_tuned(config, tuned)
+    config = with_tuned(with_tuned(config, training), tuned)
 
     train_model(
         Architecture(config.architecture, {"base_channels": config.base_channels}),

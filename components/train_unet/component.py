@@ -8,7 +8,7 @@ from hounsfield.components.train_unet.config import Config
 
 
 @dsl.component(base_image=TRAINING_IMAGE, install_kfp_package=False)
-@described(Config, tuned="JSON object of parameters that replace those given, as the step tune returns it")
+@described(Config)
 def train_unet(
     slices: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
@@ -37,6 +37,7 @@ def train_unet(
     threshold: float = 0.5,
     seed: int = 0,
     precision: str = "auto",
+    training: str = "",
     tuned: str = "",
     checkpoints: str = "",
     code_version: str = "",

@@ -3,11 +3,11 @@
 from kfp import dsl
 
 from hounsfield.components.describe import described
-from hounsfield.components.images import TRAINING_IMAGE
+from hounsfield.components.images import CPU_IMAGE
 from hounsfield.components.tune.config import Config
 
 
-@dsl.component(base_image=TRAINING_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
 @described(Config, training="JSON object of the training step's parameters, which the search starts from")
 def tune(
     slices: dsl.Input[dsl.Dataset],
@@ -15,6 +15,7 @@ def tune(
     report: dsl.Output[dsl.HTML],
     training: str = "{}",
     task: str = "lung-tumour",
+    backend: str = "auto",
     trials: int = 0,
     strategy: str = "bayesian",
     space: str = "",
@@ -26,11 +27,16 @@ def tune(
     fold: int = -1,
     experiment: str = "",
     tracking_uri: str = "",
+    algorithm: str = "bayesianoptimization",
+    parallel_trials: int = 2,
+    trial_hours: float = 24.0,
+    patience_minutes: int = 30,
+    keep_experiment: bool = True,
     checkpoints: str = "",
     code_version: str = "",
 ) -> str:
     """Search the parameters of a training on validation patients and return the best as JSON."""
-    arguments = {name: value for name, value in locals().items() if name != "report"}
+    arguments = {name: value for name, value in locals().items() if name != "report"} | {"slices_uri": slices.uri}
     from hounsfield.components.tune.config import Config
     from hounsfield.components.tune.publish import publish
     from hounsfield.components.tune.run import run

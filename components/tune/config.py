@@ -11,6 +11,11 @@ class Config(StepConfig):
     """Search the parameters of a training on validation patients; an empty text stands for the task's own."""
 
     task: Literal["lung-tumour", "l3-slice"] = Field("lung-tumour", description="whose training is searched")
+    backend: Literal["auto", "embedded", "katib"] = Field(
+        "auto",
+        description="embedded trains the trials in this step, katib as Jobs on a cluster; auto is katib where the "
+        "pipeline gave the step a pool for them (HOUNSFIELD_POOL)",
+    )
     trials: int = Field(0, ge=0, description="settings that the search trains; 0 keeps the given parameters")
     strategy: Literal["bayesian", "greedy"] = Field(
         "bayesian",
@@ -39,4 +44,19 @@ class Config(StepConfig):
     experiment: str = Field("", description="MLflow experiment; empty for MLFLOW_EXPERIMENT_ID or the name of the task")
     tracking_uri: str = Field(
         "", description="MLflow tracking URI; empty for MLFLOW_TRACKING_URI, and without that nothing is logged"
+    )
+    algorithm: Literal["bayesianoptimization", "tpe", "random"] = Field(
+        "bayesianoptimization", description="katib: its algorithm; the first is a Gaussian process"
+    )
+    parallel_trials: int = Field(
+        2, ge=1, description="katib: trials at once; the more, the less each can learn from the others"
+    )
+    trial_hours: float = Field(
+        24.0, gt=0, description="katib: hours after which a trial fails, waiting for nodes included"
+    )
+    patience_minutes: int = Field(
+        30, ge=1, description="katib: minutes without any trial at work after which the search is given up"
+    )
+    keep_experiment: bool = Field(
+        True, description="katib: leave the finished Experiment in the cluster, for Katib's UI and for a repeated call"
     )

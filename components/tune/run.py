@@ -1,31 +1,34 @@
 """Searches the parameters of a training: trials of the training step, the best of them, and a report."""
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
-from io import StringIO
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from hounsfield import __version__
 from hounsfield.components.tune.config import Config
-from hounsfield.errors import InputError, TrainingError
-from hounsfield.progress import Progress, ProgressLine, reported_to
+from hounsfield.components.tune.lines import shown
+from hounsfield.errors import InputError
 from hounsfield.search.objective import OWN, Objective
 from hounsfield.search.result import KIND, VERSION, Result, write_tables
-from hounsfield.search.space import Parameters, space_for
+from hounsfield.search.space import space_for
 from hounsfield.step import StepConfig, parse
 from hounsfield.storage import atomic_directory, read_manifest, sha256_bytes, write_manifest
 
-if TYPE_CHECKING:
-    from hounsfield.search.study import Trial
-
-NOT_PART_OF_THE_STUDY = {"trials", "repeats", "experiment", "tracking_uri"}
+ON_KATIB = {"backend", "algorithm", "parallel_trials", "trial_hours", "patience_minutes", "keep_experiment"}
+NOT_PART_OF_THE_STUDY = {"trials", "repeats", "experiment", "tracking_uri"} | ON_KATIB
 """Fields under which a study goes on instead of starting anew: more trials or repeats continue it."""
 
 
-def run(config: Config, slices: Path, training: str, tuning: Path, checkpoints: Path | str | None = None) -> str:
+def run(
+    config: Config,
+    slices: Path,
+    training: str,
+    tuning: Path,
+    checkpoints: Path | str | None = None,
+    slices_uri: str = "",
+) -> str:
     """Search the parameters of the training step of `config.task` on the slice set `slices`.
 
     The patients of the split "test" are not seen, unless the training's `validation` is "test"; then every output is
@@ -34,15 +37,18 @@ def run(config: Config, slices: Path, training: str, tuning: Path, checkpoints: 
     Args:
         training: JSON object text of the training step's configuration; values may be texts.
         tuning: artifact directory to write, see `hounsfield.search.result`.
-        checkpoints: folder of the study and of the checkpoints of its trials; default `<tuning>.checkpoints`.
+        checkpoints: folder or s3:// prefix of the study and of the checkpoints of its trials, when the search is
+            embedded; default `<tuning>.checkpoints`.
+        slices_uri: where trials on a cluster find the slice set; default `slices`.
 
     Returns:
         JSON object text of the best parameters of the space; "{}" when `config.trials` is 0.
 
     Raises:
-        InputError: a slice set of another task or without validation patients, or a configuration that does not fit.
-        TrainingError: every trial failed; the message is the first cause.
-        Preempted: SIGTERM came; the study goes on when called again.
+        InputError: a slice set of another task or without validation patients, a configuration that does not fit, or
+            a cluster that cannot carry the search out.
+        TrainingError: every trial failed, or too many on a cluster; the message is the first cause.
+        Preempted: SIGTERM came; the search goes on when called again.
     """
     slices, tuning = Path(slices), Path(tuning)
     base = training_config(config, training)
@@ -61,14 +67,23 @@ def run(config: Config, slices: Path, training: str, tuning: Path, checkpoints: 
     )
     if config.strategy == "greedy" and empty.space.name != "joint":
         raise InputError(f"strategy greedy searches the losses of lung-tumour, not {config.task}: use bayesian")
+    chosen = backend(config)
     identity = study_identity(config, values, str(manifest["hash"]))
+    result = empty
     if config.trials:
-        folder = (Path(checkpoints) if checkpoints else tuning.with_name(f"{tuning.name}.checkpoints")) / identity
-        result = search(config, empty, base, slices, folder)
-    else:
-        result = empty
+        check_measurable(slices, values)
+        if chosen == "katib":
+            from hounsfield.components.tune.on_katib import search as search_on_katib
+
+            result = search_on_katib(config, empty, base, slices_uri or str(slices), str(manifest["hash"]))
+        else:
+            from hounsfield.components.tune.embedded import search
+
+            root = checkpoints or tuning.with_name(f"{tuning.name}.checkpoints")
+            result = search(config, empty, base, slices, f"{root}/{identity}")
     provenance = {
         "identity": identity,
+        "backend": chosen,
         "slice_set_hash": str(manifest["hash"]),
         "dataset_hash": str(manifest["dataset_hash"]),
         "code_version": __version__,
@@ -82,6 +97,39 @@ def run(config: Config, slices: Path, training: str, tuning: Path, checkpoints: 
     log(config, result, tuning, identity)
     summarise(result, tuning)
     return json.dumps(result.parameters, sort_keys=True)
+
+
+def backend(config: Config) -> Literal["embedded", "katib"]:
+    """Where `config` searches: "auto" is katib in a pod whose pipeline gave it a pool for trials, else this process.
+
+    Raises:
+        InputError: a greedy search on Katib, whose trials cannot wait for one another.
+    """
+    placed = bool(os.environ.get("KUBERNETES_SERVICE_HOST") and os.environ.get("HOUNSFIELD_POOL"))
+    chosen: Literal["embedded", "katib"] = "embedded"
+    if config.backend == "katib" or (config.backend == "auto" and placed):
+        chosen = "katib"
+    if chosen == "katib" and config.strategy == "greedy" and config.trials:
+        raise InputError(
+            "strategy greedy is not for Katib, whose trials do not wait for one another: set backend to "
+            "embedded, or strategy to bayesian"
+        )
+    return chosen
+
+
+def check_measurable(slices: Path, training: Mapping[str, Any]) -> None:
+    """Check that a training on `slices` can measure an objective.
+
+    Raises:
+        InputError: no slice in the split that the training validates on.
+    """
+    from hounsfield.data.slice_set import SliceSet
+
+    if not SliceSet(slices, training["fold"]).rows(training["validation"]):
+        raise InputError(
+            f"{slices} has no slice in the split {training['validation']}, on which a search measures: use more "
+            "patients or a larger val_fraction"
+        )
 
 
 def training_config(config: Config, training: str) -> StepConfig:
@@ -113,147 +161,6 @@ def study_identity(config: Config, training: Mapping[str, Any], slice_set_hash: 
         "code": __version__,
     }
     return sha256_bytes(json.dumps(what, sort_keys=True).encode())[:16]
-
-
-def search(config: Config, empty: Result, base: StepConfig, slices: Path, folder: Path) -> Result:
-    """Run the trials and the repeats of the winner in the study under `folder`."""
-    from dataclasses import replace
-
-    from hounsfield.data.slice_set import SliceSet
-    from hounsfield.search import greedy
-    from hounsfield.search.proposals import bayesian, seeds
-    from hounsfield.search.study import Study, best_of, locked, preemptible
-
-    given = base.model_dump()
-    if not SliceSet(slices, given["fold"]).rows(given["validation"]):
-        raise InputError(
-            f"{slices} has no slice in the split {given['validation']}, on which a search measures: use more patients "
-            "or a larger val_fraction"
-        )
-    space, objective = empty.space, empty.objective
-    grids: dict[str, Sequence[float]] = {}
-    count = config.trials
-    if config.strategy == "greedy":
-        grids = greedy.grids_of(space, grid_values(config.grid))
-        count = greedy.trial_count(grids)
-        propose = greedy.greedy(grids)
-    else:
-        first = space.given(given) if config.start_from_given else None
-        propose = bayesian(space, config.trials, config.search_seed, first)
-    with preemptible(), locked(folder), Progress("tune", count + config.repeats - 1) as progress:
-        trials = Trials(base, slices, folder, objective, progress)
-        study = Study(folder, "search", objective, space.distributions())
-        finished = study.run(propose, lambda parameters: trials.train(dict(space.fixed) | parameters), trials.show)
-        best = best_of(finished)
-        if best is None:
-            raise TrainingError(f"each of the {len(finished)} trials failed; the first: {finished[0].cause}")
-
-        def repeat(parameters: Parameters) -> Mapping[str, float]:
-            if parameters["seed"] == given["seed"]:
-                return best.metrics
-            return trials.train(dict(space.fixed) | best.parameters | parameters)
-
-        again = Study(folder, f"repeats of trial {best.number}", objective, seed_distribution())
-        repeats = again.run(seeds(given["seed"], config.repeats), repeat, lambda _: None)
-        if config.repeats > 1:
-            progress.advance(config.repeats - 1)
-    steps = greedy.winners(grids, finished) if grids else {}
-    return replace(empty, trials=finished, best=best, repeats=repeats, steps=steps, grids=grids)
-
-
-class Trials:
-    """Trains settings with the task's step and shows how the search goes."""
-
-    def __init__(self, base: StepConfig, slices: Path, folder: Path, objective: Objective, progress: Progress) -> None:
-        self.base, self.slices, self.folder = base, slices, folder
-        self.objective, self.progress = objective, progress
-        self.best, self.shown = "no trial yet", -1
-
-    def train(self, parameters: Parameters) -> Mapping[str, float]:
-        """Validation metrics of a training with `parameters` in place of the given ones; its model is not kept."""
-        from hounsfield.data.model_store import read_card
-
-        config = parse(type(self.base), self.base.model_dump() | parameters)
-        model, checkpoints = self.folder / "model", self.folder / "training"
-        shutil.rmtree(model, ignore_errors=True)
-        output = StringIO()
-        try:
-            with reported_to(self._hear), redirect_stdout(output):
-                step(config)(config, self.slices, model, checkpoints)
-            return read_card(model).metrics
-        except TrainingError:
-            shutil.rmtree(checkpoints, ignore_errors=True)
-            raise
-        finally:
-            shutil.rmtree(model, ignore_errors=True)
-            for line in output.getvalue().splitlines():
-                if line.startswith("warning: "):
-                    print(line, flush=True)
-
-    def show(self, trials: Sequence["Trial"]) -> None:
-        """A line for each trial that is new, and the best so far."""
-        from hounsfield.search.study import best_of
-
-        if best := best_of(trials):
-            self.best = f"best {self.objective.name}={best.score:.4f} trial {best.number}"
-        if self.shown < 0:
-            self.shown = len(trials)
-            if trials:
-                print(f"resuming after {len(trials)} trials", flush=True)
-            self.progress.advance(len(trials), self.best)
-            return
-        for trial in trials[self.shown :]:
-            print(line(trial, self.objective), flush=True)
-        self.progress.advance(len(trials) - self.shown, self.best)
-        self.shown = len(trials)
-
-    def _hear(self, heard: ProgressLine) -> None:
-        self.progress.advance(0, f"{self.best}; now {heard.label} {heard.done}/{heard.total} {heard.detail}".rstrip())
-
-
-def step(config: StepConfig) -> Any:
-    """The `run` of the training step that `config` belongs to."""
-    from hounsfield.components.train_l3.run import run as l3
-    from hounsfield.components.train_unet.config import Config as UNet
-    from hounsfield.components.train_unet.run import run as unet
-
-    return unet if isinstance(config, UNet) else l3
-
-
-def seed_distribution() -> Any:
-    """The distribution of training seeds, as a study stores them."""
-    from optuna.distributions import IntDistribution
-
-    return {"seed": IntDistribution(0, 2**62)}
-
-
-def grid_values(text: str) -> dict[str, list[float]]:
-    """The grids of a JSON text such as {"alpha": [0.25, 0.75]}.
-
-    Raises:
-        InputError: not of that form.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(dict[str, list[float]]).validate_json(text or "{}")
-    except ValidationError as error:
-        raise InputError(f'--grid: expected JSON such as {{"alpha": [0.25, 0.75]}}, came {text!r}') from error
-
-
-def line(trial: "Trial", objective: Objective) -> str:
-    """One line about a trial."""
-    setting = " ".join(f"{name}={shown(value)}" for name, value in trial.parameters.items())
-    if trial.same_as >= 0:
-        return f"trial {trial.number}: as trial {trial.same_as} ({setting})"
-    if trial.score is None:
-        return f"trial {trial.number}: failed: {trial.cause} ({setting})"
-    return f"trial {trial.number}: {objective.name}={trial.score:.4f} in {trial.seconds:.1f} s ({setting})"
-
-
-def shown(value: str | float) -> str:
-    """A parameter's value for people."""
-    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def log(config: Config, result: Result, tuning: Path, identity: str) -> None:

@@ -19,6 +19,14 @@ FEWEST_FOR_IMPORTANCE = 8
 SPLITS = {False: "validation patients of the training patients", True: "TEST patients (optimistic)"}
 
 
+STRATEGIES = {
+    "bayesian": "Bayesian optimisation",
+    "greedy": "greedy, one parameter after the other",
+    "tpe": "tree-structured Parzen estimators",
+    "random": "random search",
+}
+
+
 def write_report(directory: Path, result: Result, given: Mapping[str, "Value"], provenance: Mapping[str, str]) -> None:
     """Write report.html and figures/*.png and *.svg; `given` is the configuration that the search started from."""
     (directory / FIGURES).mkdir()
@@ -111,7 +119,7 @@ def importance(result: Result) -> tuple[dict[str, float], str]:
 
 def subtitle(result: Result) -> str:
     """What was searched, how, and on which patients."""
-    strategy = {"bayesian": "Bayesian optimisation", "greedy": "greedy, one parameter after the other"}[result.strategy]
+    strategy = STRATEGIES[result.strategy]
     fold = f", fold {result.fold} held out" if result.fold >= 0 else ""
     return f"space {result.space.name}; {strategy}; {result.objective.formula} on {SPLITS[result.optimistic]}{fold}"
 
@@ -136,7 +144,7 @@ def meaning(result: Result) -> list[str]:
         "The best of many trials is partly luck: a figure to publish comes from patients that the search has not seen."
     ]
     if result.objective.name == "f1":
-        texts.append("Recorded as the paper's objective 1 / max(F1, 0.01); the surrogate model is fitted to F1 itself.")
+        texts.append("Recorded as the paper's objective 1 / max(F1, 0.01); the search maximises F1 itself.")
     return texts
 
 
