@@ -7,26 +7,36 @@ from pydantic import BaseModel
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMMON = {
+DATA = {
     "data": "folders or s3:// prefixes with DICOM series and their labels, separated by commas",
     "cases": "cases file (CSV: image, label, label_value, patient, split, roi) instead of data",
-    "data_version": "any text that changes when the data changes; part of the cache key",
+    "dataset": "folder or s3://bucket/prefix in which the dataset grows, or its name in HOUNSFIELD_DATASETS",
+    "data_version": "any text; another one has the data read anew, as does any change of the data",
+}
+RUN = {
     "code_version": "version of the code; part of the cache key",
-    "checkpoints": "folder for checkpoints that outlives the run; empty for one beside the model",
+    "checkpoints": "folder or s3:// prefix of checkpoints; empty for HOUNSFIELD_CHECKPOINTS or else beside the model",
+    "training": "JSON object of training parameters that replace those given one by one",
+    "tuned": "JSON object of parameters that replace all others, as the step tune returns it",
     "tracking_uri": "MLflow tracking URI; empty for MLFLOW_TRACKING_URI",
 }
+COMMON = DATA | RUN
 
 
 def described(*configs: type[BaseModel], **others: str) -> Callable[[Function], Function]:
     """Append to a function's docstring an `Args:` section that describes its parameters.
 
-    A parameter is described by `others`, by the field of that name in one of `configs`, or by `COMMON`. KFP reads the
-    section into the compiled pipeline, where the Kubeflow UI shows it.
+    A parameter is described by `others`, by the field of that name in one of `configs`, or by `COMMON`. With several
+    configurations, as pipelines have them, a description begins with the step that the parameter belongs to, such as
+    [train-unet], because the Kubeflow UI shows the inputs as one flat list. KFP reads the section into the compiled
+    pipeline.
     """
-    texts = dict(COMMON)
-    for config in configs:
-        texts.update({name: str(field.description) for name, field in config.model_fields.items()})
-    texts.update(others)
+    of_configs = [(step_of(config), fields_of(config)) for config in configs]
+    texts = {
+        name: f"[{group}] {text}" if len(configs) > 1 else text
+        for group, described_by in [("data", DATA), ("run", RUN), *of_configs, ("run", others)]
+        for name, text in described_by.items()
+    }
 
     def decorate(function: Function) -> Function:
         names = [name for name in function.__annotations__ if name != "return" and name in texts]
@@ -35,3 +45,13 @@ def described(*configs: type[BaseModel], **others: str) -> Callable[[Function], 
         return function
 
     return decorate
+
+
+def fields_of(config: type[BaseModel]) -> dict[str, str]:
+    """Descriptions of the fields of a configuration."""
+    return {name: str(field.description) for name, field in config.model_fields.items()}
+
+
+def step_of(config: type[BaseModel]) -> str:
+    """Name of the step whose folder the configuration is in, as KFP names its tasks."""
+    return config.__module__.split(".")[-2].replace("_", "-")

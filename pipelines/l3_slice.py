@@ -7,6 +7,7 @@ from kfp import dsl
 from hounsfield.components.describe import described
 from hounsfield.components.dicom_ingest.config import Config as Ingest
 from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
+from hounsfield.components.plan_ingest.config import Config as Shards
 from hounsfield.components.register_model.component import register_model
 from hounsfield.components.register_model.config import Config as Register
 from hounsfield.components.train_l3.component import train_l3
@@ -15,7 +16,7 @@ from hounsfield.components.tune.component import tune
 from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
-from hounsfield.pipelines.parts import slice_set
+from hounsfield.pipelines.parts import inputs_of, slice_set
 
 
 class Outputs(NamedTuple):
@@ -28,7 +29,7 @@ class Outputs(NamedTuple):
 
 
 @dsl.pipeline(name="l3-slice", display_name="L3 slice: DICOM to registered ResNet")
-@described(Ingest, Window, Train, Tune, Register)
+@described(Ingest, Shards, Window, Train, Tune, Register)
 def l3_slice(
     data: str = "",
     cases: str = "",
@@ -36,6 +37,7 @@ def l3_slice(
     label_value: int = 0,
     min_slices: int = 3,
     allow_empty_labels: bool = False,
+    series_per_shard: int = 0,
     width: float = 0.0,
     level: float = 0.0,
     size: int = 0,
@@ -68,6 +70,11 @@ def l3_slice(
     repeats: int = 1,
     search_seed: int = 0,
     start_from_given: bool = True,
+    backend: str = "auto",
+    algorithm: str = "bayesianoptimization",
+    parallel_trials: int = 2,
+    trial_hours: float = 24.0,
+    keep_experiment: bool = True,
     checkpoints: str = "",
     model_name: str = "",
     experiment: str = "",
@@ -76,61 +83,17 @@ def l3_slice(
     code_version: str = "",
 ) -> Outputs:
     """Find the L3 slice: ingest, window, search parameters, train, evaluate on unseen patients, register."""
-    slices = slice_set("l3-slice", locals())
-    training = {
-        "architecture": architecture,
-        "base_channels": base_channels,
-        "initial_weights": initial_weights,
-        "learning_rate": learning_rate,
-        "learning_rate_schedule": learning_rate_schedule,
-        "l2": l2,
-        "batch_size": batch_size,
-        "gradient_threshold": gradient_threshold,
-        "gradient_threshold_method": gradient_threshold_method,
-        "oversampling_rate": oversampling_rate,
-        "class_weight": class_weight,
-        "epochs": epochs,
-        "augment": augment,
-        "keep": keep,
-        "refit": refit,
-        "validation": validation,
-        "threshold": threshold,
-        "seed": seed,
-        "precision": precision,
-    }
-    tuned = tune(
-        slices=slices,
-        training=json_text(**training),
-        task="l3-slice",
-        trials=trials,
-        space=space,
-        objective=objective,
-        repeats=repeats,
-        search_seed=search_seed,
-        start_from_given=start_from_given,
-        experiment=experiment,
-        tracking_uri=tracking_uri,
-        checkpoints=checkpoints,
-        code_version=code_version,
-    )
-    trained = train_l3(
-        slices=slices,
-        **training,
-        tuned=tuned.outputs["Output"],
-        checkpoints=checkpoints,
-        code_version=code_version,
-    )
-    evaluated = evaluate_pr_ap(slices=slices, model=trained.outputs["model"], code_version=code_version)
+    given = dict(locals())
+    slices = given["slices"] = slice_set("l3-slice", given)
+    training = {name: given[name] for name in Train.model_fields if name in given}
+    tuned = tune(training=json_text(**training), task="l3-slice", **inputs_of(tune, given))
+    trained = train_l3(tuned=tuned.outputs["Output"], **inputs_of(train_l3, given))
+    model = given["model"] = trained.outputs["model"]
+    evaluated = evaluate_pr_ap(slices=slices, model=model, code_version=code_version)
     registered = register_model(
-        model=trained.outputs["model"],
         evaluation=evaluated.outputs["evaluation"],
-        model_name=model_name,
-        experiment=experiment,
-        tracking_uri=tracking_uri,
         kfp_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        code_version=code_version,
+        **inputs_of(register_model, given),
     )
     registered.set_caching_options(False)
-    return Outputs(
-        tuned.outputs["tuning"], trained.outputs["model"], evaluated.outputs["evaluation"], registered.output
-    )
+    return Outputs(tuned.outputs["tuning"], model, evaluated.outputs["evaluation"], registered.output)

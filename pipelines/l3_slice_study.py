@@ -10,6 +10,7 @@ from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
 from hounsfield.components.evaluate_pr_ap.config import Config as Evaluate
 from hounsfield.components.plan_experiment.component import plan_experiment
 from hounsfield.components.plan_experiment.config import Config as Plan
+from hounsfield.components.plan_ingest.config import Config as Shards
 from hounsfield.components.summarise_experiment.component import summarise_experiment
 from hounsfield.components.summarise_experiment.config import Config as Summarise
 from hounsfield.components.train_l3.component import train_l3
@@ -18,7 +19,7 @@ from hounsfield.components.tune.component import tune
 from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
-from hounsfield.pipelines.parts import slice_set
+from hounsfield.pipelines.parts import inputs_of, slice_set
 
 
 class Outputs(NamedTuple):
@@ -28,7 +29,7 @@ class Outputs(NamedTuple):
 
 
 @dsl.pipeline(name="l3-slice-study", display_name="L3 slice: control and proposed, cross-validated")
-@described(Evaluate, Ingest, Window, Train, Tune, Plan, Summarise)
+@described(Evaluate, Ingest, Shards, Window, Train, Tune, Plan, Summarise)
 def l3_slice_study(
     data: str = "",
     cases: str = "",
@@ -36,6 +37,7 @@ def l3_slice_study(
     label_value: int = 0,
     min_slices: int = 3,
     allow_empty_labels: bool = False,
+    series_per_shard: int = 0,
     width: float = 0.0,
     level: float = 0.0,
     size: int = 0,
@@ -50,6 +52,11 @@ def l3_slice_study(
     objective: str = "",
     search_seed: int = 0,
     start_from_given: bool = True,
+    backend: str = "auto",
+    algorithm: str = "bayesianoptimization",
+    parallel_trials: int = 2,
+    trial_hours: float = 24.0,
+    keep_experiment: bool = True,
     validation: str = "val",
     refit: bool = True,
     architecture: str = "resnet50",
@@ -75,60 +82,15 @@ def l3_slice_study(
     code_version: str = "",
 ) -> Outputs:
     """Compare the search with and without over-sampling and class weight in every fold: the L3 paper's Table 2."""
-    slices = slice_set("l3-slice", locals())
-    planned = plan_experiment(
-        slices=slices,
-        experiment="l3-slice-study",
-        arms=arms,
-        folds=folds,
-        seeds=seeds,
-        first_seed=first_seed,
-        code_version=code_version,
-    )
-    training = {
-        "architecture": architecture,
-        "base_channels": base_channels,
-        "initial_weights": initial_weights,
-        "learning_rate": learning_rate,
-        "learning_rate_schedule": learning_rate_schedule,
-        "l2": l2,
-        "batch_size": batch_size,
-        "gradient_threshold": gradient_threshold,
-        "gradient_threshold_method": gradient_threshold_method,
-        "oversampling_rate": oversampling_rate,
-        "class_weight": class_weight,
-        "epochs": epochs,
-        "augment": augment,
-        "keep": keep,
-        "validation": validation,
-        "threshold": threshold,
-        "precision": precision,
-    }
+    given = dict(locals())
+    slices = given["slices"] = slice_set("l3-slice", given)
+    planned = plan_experiment(experiment="l3-slice-study", **inputs_of(plan_experiment, given))
+    training = {name: given[name] for name in Train.model_fields if name in given and name != "refit"}
     with dsl.ParallelFor(planned.outputs["Output"]) as run:
-        tuned = tune(
-            slices=slices,
-            training=json_text(**training),
-            task="l3-slice",
-            trials=trials,
-            space=run.run_name,
-            objective=objective,
-            search_seed=search_seed,
-            start_from_given=start_from_given,
-            fold=run.fold,
-            checkpoints=checkpoints,
-            code_version=code_version,
-        )
-        trained = train_l3(
-            slices=slices,
-            **training,
-            refit=refit,
-            fold=run.fold,
-            seed=run.seed,
-            run_name=run.run_name,
-            tuned=tuned.outputs["Output"],
-            checkpoints=checkpoints,
-            code_version=code_version,
-        )
+        searched = {"task": "l3-slice", "space": run.run_name, "fold": run.fold}
+        tuned = tune(training=json_text(**training), **searched, **inputs_of(tune, given))
+        final = {"run_name": run.run_name, "fold": run.fold, "seed": run.seed, "tuned": tuned.outputs["Output"]}
+        trained = train_l3(**final, **inputs_of(train_l3, given))
         evaluated = evaluate_pr_ap(
             slices=slices,
             model=trained.outputs["model"],
@@ -137,10 +99,8 @@ def l3_slice_study(
             code_version=code_version,
         )
     summarised = summarise_experiment(
-        slices=slices,
         models=dsl.Collected(trained.outputs["model"]),
         evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
-        data_name=data_name,
-        code_version=code_version,
+        **inputs_of(summarise_experiment, given),
     )
     return Outputs(summarised.outputs["summary"])

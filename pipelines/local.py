@@ -24,8 +24,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from hounsfield import __version__
 from hounsfield.errors import HounsfieldError, InputError, OutOfMemory, Preempted, TrainingError
-from hounsfield.pipelines.child import EVENT, OUTPUTS
+from hounsfield.pipelines.catalog import PIPELINES
+from hounsfield.pipelines.child import OUTPUTS
+from hounsfield.pipelines.containers import prepare
+from hounsfield.pipelines.tasks import EVENT
 from hounsfield.progress import parse_line
+from hounsfield.remote import fingerprint, is_remote
 from hounsfield.step import EXIT_OUT_OF_MEMORY, EXIT_PREEMPTED, EXIT_TRAINING_FAILED
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -44,12 +48,22 @@ class PipelineRun:
 
 
 def run_pipeline(
-    name: str, inputs: dict[str, Any], out: Path, *, cache: bool = True, quiet: bool = False
+    name: str,
+    inputs: dict[str, Any],
+    out: Path,
+    *,
+    cache: bool = True,
+    quiet: bool = False,
+    runner: str = "subprocess",
+    registry: str = "",
 ) -> PipelineRun:
     """Run pipeline `name` with kfp.local; artifacts, cache and log go to `out`.
 
+    Args:
+        runner: "subprocess" runs the steps as processes, "docker" in containers of the images in `registry`.
+
     Raises:
-        InputError: `out` cannot be written.
+        InputError: `out` cannot be written, or there is no container engine or image.
         HounsfieldError: a step failed; the message is the step's own.
     """
     out = out.resolve()
@@ -59,13 +73,27 @@ def run_pipeline(
     except OSError as error:
         raise InputError(f"cannot write output {out}: {error.strerror}: choose a writable --out") from error
     (out / OUTPUTS).unlink(missing_ok=True)
-    order = json.dumps({"pipeline": name, "inputs": inputs, "out": str(out), "cache": cache})
-    with log, tempfile.TemporaryDirectory(prefix="hounsfield-") as scratch, terminable():
-        environment = os.environ | {
-            "PYTHONUNBUFFERED": "1",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "TMPDIR": scratch,
+    engine = {"DOCKER_HOST": prepare(PIPELINES[name], registry)} if runner == "docker" else {}
+    order = json.dumps(
+        {
+            "pipeline": name,
+            "inputs": inputs,
+            "out": str(out),
+            "cache": cache,
+            "runner": runner,
+            "registry": registry,
         }
+    )
+    with log, tempfile.TemporaryDirectory(prefix="hounsfield-") as scratch, terminable():
+        environment = (
+            os.environ
+            | engine
+            | {
+                "PYTHONUNBUFFERED": "1",
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+                "TMPDIR": scratch,
+            }
+        )
         child = subprocess.Popen(
             [sys.executable, "-m", "hounsfield.pipelines.child", order],
             stdout=subprocess.PIPE,
@@ -236,11 +264,11 @@ def code_version() -> str:
 
 
 def data_version(paths: list[str]) -> str:
-    """Hash of names, sizes and modification times below local `paths`; an s3:// prefix counts as always new."""
+    """Hash of names, sizes and modification times below `paths`; on S3 of keys, sizes and entity tags."""
     digest = hashlib.sha256()
     for text in paths:
-        if text.startswith("s3://"):
-            digest.update(str(time.time_ns()).encode())
+        if is_remote(text):
+            digest.update(fingerprint(text).encode())
             continue
         root = Path(text)
         files = sorted(root.rglob("*")) if root.is_dir() else [root]

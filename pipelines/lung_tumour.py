@@ -7,6 +7,7 @@ from kfp import dsl
 from hounsfield.components.describe import described
 from hounsfield.components.dicom_ingest.config import Config as Ingest
 from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
+from hounsfield.components.plan_ingest.config import Config as Shards
 from hounsfield.components.register_model.component import register_model
 from hounsfield.components.register_model.config import Config as Register
 from hounsfield.components.train_unet.component import train_unet
@@ -15,7 +16,7 @@ from hounsfield.components.tune.component import tune
 from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
-from hounsfield.pipelines.parts import slice_set
+from hounsfield.pipelines.parts import inputs_of, slice_set
 
 
 class Outputs(NamedTuple):
@@ -28,7 +29,7 @@ class Outputs(NamedTuple):
 
 
 @dsl.pipeline(name="lung-tumour", display_name="Lung tumour: DICOM to registered U-Net")
-@described(Ingest, Window, Train, Tune, Register)
+@described(Ingest, Shards, Window, Train, Tune, Register)
 def lung_tumour(
     data: str = "",
     cases: str = "",
@@ -36,6 +37,7 @@ def lung_tumour(
     label_value: int = 0,
     min_slices: int = 3,
     allow_empty_labels: bool = False,
+    series_per_shard: int = 0,
     width: float = 0.0,
     level: float = 0.0,
     size: int = 0,
@@ -73,6 +75,11 @@ def lung_tumour(
     search_seed: int = 0,
     start_from_given: bool = True,
     grid: str = "",
+    backend: str = "auto",
+    algorithm: str = "bayesianoptimization",
+    parallel_trials: int = 2,
+    trial_hours: float = 24.0,
+    keep_experiment: bool = True,
     checkpoints: str = "",
     model_name: str = "",
     experiment: str = "",
@@ -81,66 +88,17 @@ def lung_tumour(
     code_version: str = "",
 ) -> Outputs:
     """Segment lung tumours: ingest, window, search parameters, train, evaluate on unseen patients, register."""
-    slices = slice_set("lung-tumour", locals())
-    training = {
-        "architecture": architecture,
-        "base_channels": base_channels,
-        "depth": depth,
-        "batch_norm": batch_norm,
-        "loss": loss,
-        "alpha": alpha,
-        "gamma": gamma,
-        "beta": beta,
-        "prior": prior,
-        "learning_rate": learning_rate,
-        "adam_beta2": adam_beta2,
-        "learning_rate_schedule": learning_rate_schedule,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "negatives_per_positive": negatives_per_positive,
-        "augment": augment,
-        "keep": keep,
-        "refit": refit,
-        "validation": validation,
-        "threshold": threshold,
-        "seed": seed,
-        "precision": precision,
-    }
-    tuned = tune(
-        slices=slices,
-        training=json_text(**training),
-        task="lung-tumour",
-        trials=trials,
-        strategy=strategy,
-        space=space,
-        objective=objective,
-        repeats=repeats,
-        search_seed=search_seed,
-        start_from_given=start_from_given,
-        grid=grid,
-        experiment=experiment,
-        tracking_uri=tracking_uri,
-        checkpoints=checkpoints,
-        code_version=code_version,
-    )
-    trained = train_unet(
-        slices=slices,
-        **training,
-        tuned=tuned.outputs["Output"],
-        checkpoints=checkpoints,
-        code_version=code_version,
-    )
-    evaluated = evaluate_pr_ap(slices=slices, model=trained.outputs["model"], code_version=code_version)
+    given = dict(locals())
+    slices = given["slices"] = slice_set("lung-tumour", given)
+    training = {name: given[name] for name in Train.model_fields if name in given}
+    tuned = tune(training=json_text(**training), task="lung-tumour", **inputs_of(tune, given))
+    trained = train_unet(tuned=tuned.outputs["Output"], **inputs_of(train_unet, given))
+    model = given["model"] = trained.outputs["model"]
+    evaluated = evaluate_pr_ap(slices=slices, model=model, code_version=code_version)
     registered = register_model(
-        model=trained.outputs["model"],
         evaluation=evaluated.outputs["evaluation"],
-        model_name=model_name,
-        experiment=experiment,
-        tracking_uri=tracking_uri,
         kfp_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        code_version=code_version,
+        **inputs_of(register_model, given),
     )
     registered.set_caching_options(False)
-    return Outputs(
-        tuned.outputs["tuning"], trained.outputs["model"], evaluated.outputs["evaluation"], registered.output
-    )
+    return Outputs(tuned.outputs["tuning"], model, evaluated.outputs["evaluation"], registered.output)

@@ -9,13 +9,14 @@ from hounsfield.components.dicom_ingest.config import Config as Ingest
 from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
 from hounsfield.components.plan_experiment.component import plan_experiment
 from hounsfield.components.plan_experiment.config import Config as Plan
+from hounsfield.components.plan_ingest.config import Config as Shards
 from hounsfield.components.summarise_experiment.component import summarise_experiment
 from hounsfield.components.summarise_experiment.config import Config as Summarise
 from hounsfield.components.train_unet.component import train_unet
 from hounsfield.components.train_unet.config import Config as Train
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
-from hounsfield.pipelines.parts import slice_set
+from hounsfield.pipelines.parts import inputs_of, slice_set
 
 
 class Outputs(NamedTuple):
@@ -25,7 +26,7 @@ class Outputs(NamedTuple):
 
 
 @dsl.pipeline(name="lung-tumour-ablation", display_name="Lung tumour: networks x losses")
-@described(Ingest, Window, Train, Plan, Summarise)
+@described(Ingest, Shards, Window, Train, Plan, Summarise)
 def lung_tumour_ablation(
     data: str = "",
     cases: str = "",
@@ -33,6 +34,7 @@ def lung_tumour_ablation(
     label_value: int = 0,
     min_slices: int = 3,
     allow_empty_labels: bool = False,
+    series_per_shard: int = 0,
     width: float = 0.0,
     level: float = 0.0,
     size: int = 0,
@@ -69,42 +71,14 @@ def lung_tumour_ablation(
     code_version: str = "",
 ) -> Outputs:
     """Compare SegNet, E-Net and U-Net under BL, FL and CL: the paper's Table 1 and Figures 3 and 4 on your patients."""
-    slices = slice_set("lung-tumour", locals())
-    training = {
-        "depth": depth,
-        "batch_norm": batch_norm,
-        "prior": prior,
-        "learning_rate": learning_rate,
-        "adam_beta2": adam_beta2,
-        "learning_rate_schedule": learning_rate_schedule,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "negatives_per_positive": negatives_per_positive,
-        "augment": augment,
-        "keep": keep,
-        "validation": validation,
-        "threshold": threshold,
-        "precision": precision,
-    }
+    given = dict(locals())
+    slices = given["slices"] = slice_set("lung-tumour", given)
+    training = {name: given[name] for name in Train.model_fields if name in given}
     planned = plan_experiment(
-        slices=slices,
-        experiment="lung-tumour-ablation",
-        parameters=parameters,
-        grid=grid,
-        architectures=architectures,
-        losses=losses,
-        base_channels_segnet=base_channels_segnet,
-        base_channels_enet=base_channels_enet,
-        base_channels_unet=base_channels_unet,
-        seeds=seeds,
-        first_seed=first_seed,
-        training=json_text(**training),
-        checkpoints=checkpoints,
-        code_version=code_version,
+        experiment="lung-tumour-ablation", training=json_text(**training), **inputs_of(plan_experiment, given)
     )
     with dsl.ParallelFor(planned.outputs["Output"]) as run:
         trained = train_unet(
-            slices=slices,
             architecture=run.architecture,
             base_channels=run.base_channels,
             loss=run.loss,
@@ -113,16 +87,12 @@ def lung_tumour_ablation(
             beta=run.beta,
             seed=run.seed,
             run_name=run.run_name,
-            **training,
-            checkpoints=checkpoints,
-            code_version=code_version,
+            **inputs_of(train_unet, given),
         )
         evaluated = evaluate_pr_ap(slices=slices, model=trained.outputs["model"], code_version=code_version)
     summarised = summarise_experiment(
-        slices=slices,
         models=dsl.Collected(trained.outputs["model"]),
         evaluations=dsl.Collected(evaluated.outputs["evaluation"]),
-        data_name=data_name,
-        code_version=code_version,
+        **inputs_of(summarise_experiment, given),
     )
     return Outputs(summarised.outputs["summary"])

@@ -43,7 +43,8 @@ def test_pipeline_registers_a_model_and_caches_its_steps(
     out = tmp_path / "out"
     first, metrics = run_task(task, [], cases, out, [*settings, "epochs=1"])
     train = "train-unet" if task == "lung-tumour" else "train-l3"
-    assert list(first.seconds) == ["dicom-ingest", "window-convert", "tune", train, "evaluate-pr-ap", "register-model"]
+    ingest = ["plan-ingest", "dicom-ingest", "merge-stores"]
+    assert list(first.seconds) == [*ingest, "window-convert", "tune", train, "evaluate-pr-ap", "register-model"]
     assert metrics["patients"] == 1
     assert (out / "report.html").stat().st_size > 10_000
     result = json.loads((out / "result.json").read_text())

@@ -20,10 +20,14 @@ from hounsfield.pipelines.inputs import parse_settings, signature
 from hounsfield.pipelines.local import data_version, run_pipeline
 
 COMPONENTS = [
-    "dicom_ingest", "window_convert", "tune", "train_unet", "train_l3", "evaluate_pr_ap", "register_model",
-    "plan_experiment", "summarise_experiment",
+    "data_version", "dicom_ingest", "window_convert", "tune", "train_unet", "train_l3", "evaluate_pr_ap",
+    "register_model", "plan_experiment", "summarise_experiment", "plan_ingest", "merge_stores", "update_dataset",
+    "plan_retraining", "compare_models",
 ]  # fmt: skip
-NOT_IN_CONFIGS = {"code_version", "data_version", "checkpoints", "data", "cases", "training", "tuned"}
+NOT_IN_CONFIGS = {
+    "code_version", "data_version", "checkpoints", "data", "cases", "dataset", "training", "tuned", "plan", "shard",
+    "comparison",
+}  # fmt: skip
 OWN_DEFAULTS = {("l3-slice-study", "trials"): 30}
 """Where a pipeline has another default than its step, for a reason: the study is about the search."""
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {"l3-slice-study": {"trials": 30, "refit": True}}

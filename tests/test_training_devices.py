@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from s3_server import ACCESS, BUCKET, SECRET, client
+from s3_server import BUCKET, client
 from safetensors.torch import load_file
 from slice_sets import make_slices
 
@@ -82,18 +82,9 @@ def test_processes_of_torchrun_equal_one_and_only_the_first_writes(tmp_path: Pat
     assert {path.name for path in tmp_path.iterdir()} == {"slices", "one", "two"}
 
 
+@pytest.mark.usefixtures("s3_environment")
 class TestCheckpointsInS3:
     PREFIX = f"s3://{BUCKET}/checkpoints"
-
-    @pytest.fixture
-    def credentials(self, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-        values = {
-            "AWS_ENDPOINT_URL": s3_endpoint, "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }  # fmt: skip
-        for name, value in values.items():
-            monkeypatch.setenv(name, value)
-        return values
 
     def keys(self, endpoint: str) -> list[str]:
         listed = client(endpoint).list_objects_v2(Bucket=BUCKET, Prefix="checkpoints/")
@@ -112,7 +103,7 @@ class TestCheckpointsInS3:
         monkeypatch.setattr(loop._Loop, "_step", counted)
 
     def test_another_machine_goes_on_from_them(
-        self, credentials: dict[str, str], s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         slices = make_slices(tmp_path / "slices", SEGMENTATION)
         run(Config(**SMALL), slices, tmp_path / "whole")
@@ -139,7 +130,6 @@ class TestCheckpointsInS3:
 
     def test_storage_that_is_lost_on_the_way_does_not_end_a_training(
         self,
-        credentials: dict[str, str],
         s3_endpoint: str,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -159,7 +149,7 @@ class TestCheckpointsInS3:
         assert self.keys(s3_endpoint) == []
 
     def test_storage_that_refuses_is_known_before_the_first_step(
-        self, credentials: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         slices = make_slices(tmp_path / "slices", SEGMENTATION)
         monkeypatch.setattr(loop._Loop, "_step", lambda *_: pytest.fail("a step was taken"))

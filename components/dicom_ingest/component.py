@@ -8,10 +8,11 @@ from hounsfield.components.images import CPU_IMAGE
 
 
 @dsl.component(base_image=CPU_IMAGE, install_kfp_package=False)
-@described(Config)
+@described(Config, shard="number of the shard of the plan to ingest; empty for everything")
 def dicom_ingest(
     store: dsl.Output[dsl.Dataset],
-    montage: dsl.Output[dsl.HTML],
+    plan: dsl.Input[dsl.Artifact] = None,
+    shard: str = "",
     data: str = "",
     cases: str = "",
     roi: str = "",
@@ -22,13 +23,10 @@ def dicom_ingest(
     code_version: str = "",
 ):
     """Read CT series and expert labels into a de-identified series store."""
-    arguments = {name: value for name, value in locals().items() if name != "montage"}
-    import shutil
-
+    arguments = dict(locals())
     from hounsfield.components.dicom_ingest.config import Config
     from hounsfield.components.dicom_ingest.run import run
     from hounsfield.step import run_in_pipeline
 
     arguments["data"] = [folder for folder in data.split(",") if folder]
     run_in_pipeline(run, Config, arguments)
-    shutil.copyfile(f"{store.path}/index.html", montage.path)

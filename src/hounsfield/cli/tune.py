@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hounsfield.cli.run import check_present
 from hounsfield.components.dicom_ingest.config import Config as Ingest
 from hounsfield.components.train_l3.config import Config as TrainL3
 from hounsfield.components.train_unet.config import Config as TrainUNet
@@ -12,6 +13,7 @@ from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.errors import InputError
 from hounsfield.pipelines.local import code_version, data_version
+from hounsfield.remote import fetch
 from hounsfield.step import StepConfig, parse
 from hounsfield.storage import is_artifact, write_json
 
@@ -21,9 +23,9 @@ INPUTS = "inputs.json"
 
 def run_tune(
     search: dict[str, Any],
-    slices: Path | None,
+    slices: str | None,
     data: list[str],
-    cases: Path | None,
+    cases: str | None,
     out: Path,
     settings: list[str],
 ) -> dict[str, Any]:
@@ -43,17 +45,19 @@ def run_tune(
     steps: dict[str, type[StepConfig]] = {"training": TRAINING[config.task]}
     if slices is None:
         steps |= {"ingest": Ingest, "window": Window}
-    values = split_settings(steps, settings, TRAINING[config.task])
+    values = split_settings(steps, settings)
     training = parse(TRAINING[config.task], values["training"])
     out = out.resolve()
     origin = f"--slices {slices}"
-    if slices is None:
+    if slices is not None:
+        prepared = fetch(slices)
+    else:
         ingest = parse(Ingest, values["ingest"])
         window = parse(Window, values["window"] | {"task": config.task})
-        slices = prepare(ingest, window, data, cases, out)
+        prepared = prepare(ingest, window, data, cases, out)
         origin = f"--cases {cases}" if cases else " ".join(f"--data {folder}" for folder in data)
     best: dict[str, Any] = json.loads(
-        run(config, slices, training.model_dump_json(), out / "tuning", out / "checkpoints")
+        run(config, prepared, training.model_dump_json(), out / "tuning", out / "checkpoints")
     )
     given = [f"--set {setting}" for setting in settings if setting.partition("=")[0].replace("-", "_") not in best]
     chosen = [f"--set {name}={value}" for name, value in best.items()]
@@ -66,9 +70,7 @@ def run_tune(
     return best
 
 
-def split_settings(
-    steps: dict[str, type[StepConfig]], settings: list[str], training: type[StepConfig]
-) -> dict[str, dict[str, str]]:
+def split_settings(steps: dict[str, type[StepConfig]], settings: list[str]) -> dict[str, dict[str, str]]:
     """The `key=value` texts by the step that has the key.
 
     Raises:
@@ -91,16 +93,12 @@ def split_settings(
     return values
 
 
-def prepare(ingest: Ingest, window: Window, data: list[str], cases: Path | None, out: Path) -> Path:
+def prepare(ingest: Ingest, window: Window, data: list[str], cases: str | None, out: Path) -> Path:
     """Series store and slice set under `out`, made again only when data, settings or code changed."""
     from hounsfield.components.dicom_ingest.run import run as run_ingest
     from hounsfield.components.window_convert.run import run as run_window
 
-    for folder in data:
-        if not folder.startswith("s3://") and not Path(folder).exists():
-            raise InputError(f"--data {folder}: no such folder")
-    if cases is not None and not cases.is_file():
-        raise InputError(f"--cases {cases}: no such file")
+    check_present(data, cases)
     store, slices = out / "store", out / "slices"
     described = {
         "data": data_version(data or [str(cases)]),
@@ -116,7 +114,7 @@ def prepare(ingest: Ingest, window: Window, data: list[str], cases: Path | None,
     except (OSError, ValueError, KeyError):
         pass
     if not same_store:
-        run_ingest(ingest, data, str(cases) if cases else None, store)
+        run_ingest(ingest, data, cases, store)
     if not same_slices:
         run_window(window, store, slices)
         write_json(out / INPUTS, described)

@@ -11,7 +11,10 @@ Axes are (slice, row, column): slices from inferior to superior, rows from anter
 patient's right to the left. Nothing here names a patient: keys are keyed hashes.
 """
 
+import os
+import shutil
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -127,7 +130,12 @@ REJECTED_SCHEMA = pa.schema(
 )
 
 
-def dataset_hash(series: list[SeriesRow]) -> str:
+def volume_name(key: str) -> str:
+    """Name of the file with the voxels of series `key`, relative to the store."""
+    return f"volumes/{key}.arrow"
+
+
+def dataset_hash(series: Sequence[SeriesRow]) -> str:
     """SHA-256 over SOP instance UID, pixel and label hashes of all series, independent of their order."""
     lines = sorted(f"{row.sop_sha256} {row.pixel_sha256} {row.label_sha256}\n" for row in series)
     return sha256_bytes("".join(lines).encode())
@@ -151,7 +159,28 @@ class SeriesStoreWriter:
         columns: dict[str, npt.NDArray[Any]] = {"hu": hu}
         if mask is not None:
             columns["mask"] = mask
-        write_slices(self.directory / "volumes" / f"{key}.arrow", columns)
+        write_slices(self.volume_file(key), columns)
+
+    def take_volume(self, key: str, file: Path) -> None:
+        """Take over the voxels of a series from the `file` of another store: a hard link where the disk allows it."""
+        target = self.volume_file(key)
+        try:
+            os.link(file, target)
+        except OSError:
+            shutil.copyfile(file, target)
+
+    def volume_file(self, key: str) -> Path:
+        """The file with the voxels of a series that were written."""
+        return self.directory / volume_name(key)
+
+    def volume(self, row: SeriesRow) -> tuple[HU, Mask | None]:
+        """The voxels of a series that were written, as read-only views of the file."""
+        return read_volume(self.directory, row)
+
+    def take_rows(self, store: "SeriesStore", keys: Collection[str]) -> None:
+        """Record the series `keys` of another store, whose voxels are taken over apart."""
+        self.series += [row for row in store.series if row.key in keys]
+        self.slices += [row for row in store.slices() if row.series in keys]
 
     def add(self, row: SeriesRow, positions_mm: list[float], label_voxels: list[int]) -> None:
         """Record a series whose voxels were written, with position and label voxels of each slice."""
@@ -167,7 +196,7 @@ class SeriesStoreWriter:
         """Write tables and manifest, rows sorted by key so that the same input gives the same bytes."""
         self.series.sort(key=lambda row: row.key)
         self.slices.sort(key=lambda row: (row.series, row.index))
-        self.rejected.sort(key=lambda row: (row.reason, row.path_key))
+        self.rejected.sort(key=lambda row: (row.reason, row.path_key, row.sentence, row.files))
         for name, rows, schema in (
             ("series", self.series, SERIES_SCHEMA),
             ("slices", self.slices, SLICES_SCHEMA),
@@ -219,8 +248,7 @@ class SeriesStore:
 
     def volume(self, row: SeriesRow) -> tuple[HU, Mask | None]:
         """HU int16 (slice, row, column) and mask uint8 of the same shape or None, as read-only views of the file."""
-        slices = ArrowSlices(self.directory / "volumes" / f"{row.key}.arrow", (row.rows, row.columns))
-        return slices.column("hu"), slices.column("mask") if "mask" in slices.names else None
+        return read_volume(self.directory, row)
 
     def _table(self, name: str) -> list[dict[str, Any]]:
         try:
@@ -228,6 +256,16 @@ class SeriesStore:
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError(f"{self.directory / name}.parquet cannot be read ({error}): ingest again") from error
         return rows
+
+
+def read_volume(directory: Path, row: SeriesRow) -> tuple[HU, Mask | None]:
+    """HU int16 (slice, row, column) and mask uint8 of the same shape or None, as read-only views of the store's file.
+
+    Raises:
+        ArtifactError: the file is missing, incomplete or of another shape.
+    """
+    slices = ArrowSlices(directory / volume_name(row.key), (row.rows, row.columns))
+    return slices.column("hu"), slices.column("mask") if "mask" in slices.names else None
 
 
 def _row(kind: type[Any], values: dict[str, Any]) -> Any:

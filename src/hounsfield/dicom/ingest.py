@@ -3,10 +3,10 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -15,9 +15,16 @@ import numpy as np
 from hounsfield.data.series_store import Rejection, SeriesRow, SeriesStoreWriter
 from hounsfield.dicom.cases import CaseRow
 from hounsfield.dicom.geometry import Orientation
-from hounsfield.dicom.headers import InputFile, LabelHeader, SliceHeader, VolumeFile, is_volume_name, read_header
+from hounsfield.dicom.headers import (
+    Header,
+    InputFile,
+    LabelHeader,
+    SliceHeader,
+    VolumeFile,
+    is_volume_name,
+    read_header,
+)
 from hounsfield.dicom.labels import Label, Place, attach_objects, attach_volumes, read_mask
-from hounsfield.dicom.montage import montage
 from hounsfield.dicom.parallel import batched_map
 from hounsfield.dicom.pseudonyms import Pseudonyms
 from hounsfield.dicom.reasons import Reason, UnusableError
@@ -59,12 +66,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Written:
-    """One series in the store, with the picture for the overview."""
+    """One series in the store."""
 
     row: SeriesRow
     positions_mm: list[float]
     label_voxels: list[int]
-    picture: bytes
     refused_labels: list[tuple[Label, UnusableError]]
 
 
@@ -79,32 +85,47 @@ class Scan:
 
 
 class Ingest:
-    """Fills the `writer` of a series store. `pictures` maps series keys to JPEG bytes afterwards."""
+    """Fills the `writer` of a series store.
 
-    def __init__(self, writer: SeriesStoreWriter, pseudonyms: Pseudonyms, options: Options) -> None:
+    Args:
+        known: rows of an earlier ingest by series key. A DICOM series with the same SOP Instance UIDs, geometry and
+            label mask as there gets its row without its pixels being read, and no volume: see `taken_over`.
+        written: called from several threads with each row whose volume has been written.
+
+    `seen` has the keys of all series that were met, usable or not, and `taken_over` of those that were not read.
+    """
+
+    def __init__(
+        self,
+        writer: SeriesStoreWriter,
+        pseudonyms: Pseudonyms,
+        options: Options,
+        known: Mapping[str, SeriesRow] | None = None,
+        written: Callable[[SeriesRow], None] = lambda row: None,
+    ) -> None:
         self.writer, self.pseudonyms, self.options = writer, pseudonyms, options
-        self.pictures: dict[str, bytes] = {}
-        self.first_sentences: dict[str, str] = {}
+        self.known, self.written = known or {}, written
+        self.seen: set[str] = set()
+        self.taken_over: set[str] = set()
 
     def folders(self, files: Sequence[InputFile]) -> None:
         """Ingest every series among `files`, with the labels that refer to it or lie beside it."""
-        with _discreet(), ThreadPoolExecutor(self.options.workers) as pool:
+        with discreet(), ThreadPoolExecutor(self.options.workers) as pool:
             self._write_all(self._cases_of(files, self.options.selection, pool), pool)
 
     def cases(self, rows: Sequence[CaseRow]) -> None:
         """Ingest the images of a cases file."""
-        with _discreet(), ThreadPoolExecutor(self.options.workers) as pool:
+        with discreet(), ThreadPoolExecutor(self.options.workers) as pool:
             self._write_all([case for row in rows for case in self._case_of_row(row, pool)], pool)
 
     def reject(self, path: str, error: UnusableError, files: int = 1) -> None:
         """Record a file or series that is not used; `path` is hashed."""
-        self.first_sentences.setdefault(str(error.reason), error.sentence)
         self.writer.reject(Rejection(self.pseudonyms.of("path", path), str(error.reason), error.sentence, files))
 
     def scan(self, files: Sequence[InputFile], pool: Executor) -> Scan:
         """Look at every file once; those of no use are recorded."""
         scan = Scan()
-        headers = batched_map(pool, _header_or_error, files, 64)
+        headers = batched_map(pool, header_or_error, files, 64)
         for file, header in zip(files, _shown(headers, len(files)), strict=True):
             if isinstance(header, SliceHeader):
                 scan.slices.setdefault(header.series, []).append(header)
@@ -121,6 +142,7 @@ class Ingest:
     def series(self, scan: Scan) -> dict[str, DicomSeries]:
         """The regular series by Series Instance UID; the others, and copies of slices, are recorded."""
         usable: dict[str, DicomSeries] = {}
+        self.seen.update(self.pseudonyms.of("series", uid) for uid in (*scan.slices, *scan.spoiled))
         for uid, headers in sorted(scan.slices.items()):
             try:
                 if uid in scan.spoiled:
@@ -128,7 +150,7 @@ class Ingest:
                     raise UnusableError(fault.reason, f"a slice of the series cannot be used: {fault.sentence}")
                 usable[uid] = build_series(headers, self.options.min_slices)
             except UnusableError as error:
-                self.reject(str(_folder(headers)), error, len(headers))
+                self.reject(str(folder_of(headers)), error, len(headers))
                 continue
             copy = UnusableError(Reason.DUPLICATE_SLICE, "an identical slice of the series is used")
             for header in usable[uid].copies:
@@ -138,7 +160,7 @@ class Ingest:
     def _cases_of(self, files: Sequence[InputFile], selection: Selection, pool: Executor) -> list[Case]:
         scan = self.scan(files, pool)
         usable = self.series(scan)
-        places = {uid: Place(_folder(headers), headers[0].patient) for uid, headers in scan.slices.items()}
+        places = {uid: Place(folder_of(headers), headers[0].patient) for uid, headers in scan.slices.items()}
         objects, refused = attach_objects(scan.labels, usable)
         volumes, refused_volumes = attach_volumes(scan.volumes, usable, places, objects, selection)
         for label, error in refused + refused_volumes:
@@ -163,12 +185,15 @@ class Ingest:
     def _case_of_row(self, row: CaseRow, pool: Executor) -> Iterator[Case]:
         base = self.options.selection
         selection = Selection(row.roi or base.roi, row.label_value or base.label_value)
+        volume = row.image.is_file() and is_volume_name(row.image.name)
+        key = self.pseudonyms.of("volume", row.image_name)
+        if volume:
+            self.seen.add(key)
         try:
             labels = self._labels_of_row(row, pool)
-            if row.image.is_file() and is_volume_name(row.image.name):
+            if volume:
                 image = open_volume(InputFile(row.image, row.image_name))
                 patient = self.pseudonyms.of(*(("patient", row.patient) if row.patient else ("image", row.image_name)))
-                key = self.pseudonyms.of("volume", row.image_name)
                 yield Case(image, labels or (), selection, key, patient, row.split, row.image_name, 1)
                 return
             cases = self._cases_of(walk(row.image, prefix=row.image_name), selection, pool)
@@ -184,6 +209,10 @@ class Ingest:
             yield self._dicom_case(series, chosen, selection, cases[0].path, row)
         except UnusableError as error:
             self.reject(row.image_name, error)
+            if self.known and row.image.is_dir():
+                headers = batched_map(pool, header_or_error, walk(row.image), 64)
+                uids = {header.series for header in headers if isinstance(header, SliceHeader)}
+                self.seen.update(self.pseudonyms.of("series", uid) for uid in uids)
 
     def _supersede(self, found: Iterable[Label], chosen: Sequence[Label]) -> None:
         """Record labels of the image's folder that give way to the one the cases file names."""
@@ -208,6 +237,7 @@ class Ingest:
     def _write_all(self, cases: Iterable[Case], pool: Executor) -> None:
         chosen: dict[str, Case] = {}
         for case in cases:
+            self.seen.add(case.key)
             if case.key in chosen:
                 self.reject(
                     case.path, UnusableError(Reason.DUPLICATE_SERIES, "the series is in the store already"), case.files
@@ -225,7 +255,6 @@ class Ingest:
                         self.reject(label.file.name, UnusableError(result.reason, "the case of this label is not used"))
                     continue
                 self.writer.add(result.row, result.positions_mm, result.label_voxels)
-                self.pictures[result.row.key] = result.picture
                 for label, error in result.refused_labels:
                     self.reject(label.file.name, error)
 
@@ -239,20 +268,30 @@ class Ingest:
         turn = Orientation.towards(case.image.grid.axes)
         grid = turn.grid(case.image.grid)
         label, refused = read_mask(case.labels, grid, case.selection, self.options.allow_empty)
+        mask = None if label is None else label.mask
+        counts = [0] * grid.shape[0] if mask is None else np.count_nonzero(mask, axis=(1, 2)).tolist()
+        label_hash = "" if mask is None else hash_slices(mask, pool)
+
+        def row_of(pixel_hash: str, flags: frozenset[str]) -> SeriesRow:
+            row = series_row(case.image, grid, (case.key, case.patient, case.split), pixel_hash, flags)
+            return row if label is None else with_label(row, label, counts, label_hash)
+
+        known = self.known.get(case.key)
+        if known is not None and case.image.sops:
+            row = row_of(known.pixel_sha256, frozenset(known.flags))
+            if row == replace(known, patient=case.patient, split=case.split):
+                self.taken_over.add(case.key)
+                return Written(row, grid.positions_mm(), counts, refused)
         stored, flags = case.image.read(pool)
         hu = turn.array(stored)
-        mask = None if label is None else label.mask
         self.writer.write_volume(case.key, hu, mask)
-        keys = case.key, case.patient, case.split
-        row = series_row(case.image, grid, keys, hash_slices(hu, pool), flags | geometry_flags(turn, grid, label))
-        counts = [0] * len(hu) if mask is None else np.count_nonzero(mask, axis=(1, 2)).tolist()
-        if label is not None:
-            row = with_label(row, label, counts, hash_slices(label.mask, pool))
-        return Written(row, grid.positions_mm(), counts, montage(hu, mask, row.spacing), refused)
+        row = row_of(hash_slices(hu, pool), flags | geometry_flags(turn, grid, label))
+        self.written(row)
+        return Written(row, grid.positions_mm(), counts, refused)
 
 
 @contextmanager
-def _discreet() -> Iterator[None]:
+def discreet() -> Iterator[None]:
     """Silence pydicom, whose warnings and log lines quote values of the header."""
     logger = logging.getLogger("pydicom")
     before = logger.disabled
@@ -276,14 +315,15 @@ def _shown(headers: Iterator[T], total: int) -> Iterator[T]:
     return track(headers, "headers", total) if total >= _MANY else headers
 
 
-def _header_or_error(file: InputFile) -> SliceHeader | LabelHeader | VolumeFile | UnusableError:
+def header_or_error(file: InputFile) -> Header | UnusableError:
+    """The header of a file, or why the file is of no use."""
     try:
         return read_header(file)
     except UnusableError as error:
         return error
 
 
-def _folder(headers: Sequence[SliceHeader]) -> PurePosixPath:
+def folder_of(headers: Sequence[SliceHeader]) -> PurePosixPath:
     """The folder that holds all slices, by name."""
     parents = {PurePosixPath(header.file.name).parent for header in headers}
     return PurePosixPath(os.path.commonpath([str(parent) for parent in parents]) or ".")

@@ -148,7 +148,7 @@ def attach_volumes(
         try:
             if not selection.choose([stem(volume.file.name)]):
                 raise UnusableError(Reason.NO_MATCHING_ROI, "the name of the label volume is not the wanted region's")
-            fitting, misfit = _fitting(volume, series, _case_folder(volume, places))
+            fitting, misfit = _fitting(volume, series, case_folder(volume, places))
             if fitting is not None and attached.get(fitting):
                 raise UnusableError(Reason.SUPERSEDED_LABEL, "a DICOM label object refers to the series")
             if fitting is not None:
@@ -166,7 +166,7 @@ def attach_volumes(
     return by_series, refused
 
 
-def _case_folder(volume: VolumeFile, places: Mapping[str, Place]) -> dict[str, Place]:
+def case_folder(volume: VolumeFile, places: Mapping[str, Place]) -> dict[str, Place]:
     """The series in the volume's case folder."""
     own = PurePosixPath(volume.file.name).parent
     for folder in (own, own.parent) if _LABEL_FOLDER.search(own.name) else (own,):

@@ -2,14 +2,14 @@
 
 import base64
 from collections import Counter
-from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hounsfield.data.series_store import SeriesStoreWriter
+from hounsfield.data.series_store import SeriesRow, SeriesStoreWriter, dataset_hash
 from hounsfield.dicom.reasons import MEANING, Reason
 
 TILE = 144
@@ -18,6 +18,7 @@ MAX_PICTURES = 300
 _LOWER, _UPPER = -125.0, 225.0
 _OUTLINE = (255, 64, 48)
 _GAP = 3
+_AT_ONCE = 2
 
 
 def montage(
@@ -60,23 +61,29 @@ def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def write_page(writer: SeriesStoreWriter, pictures: Mapping[str, bytes], dataset_hash: str) -> None:
-    """Write index.html: counts, one row and montage per series, and what was not used, by reason."""
+def write_page(writer: SeriesStoreWriter) -> None:
+    """Write index.html: counts, one row and montage per series, and what was not used, by reason.
+
+    The voxels of all series must lie in the store already.
+    """
     from jinja2 import Environment, PackageLoader
+
+    def picture(row: SeriesRow) -> str:
+        hu, mask = writer.volume(row)
+        return base64.b64encode(montage(hu, mask, row.spacing)).decode()
 
     environment = Environment(loader=PackageLoader("hounsfield.dicom", "."), autoescape=True, trim_blocks=True)
     series = sorted(writer.series, key=lambda row: (row.patient, row.key))
+    shown = series[:MAX_PICTURES]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        pictures = dict(zip((row.key for row in shown), pool.map(picture, shown), strict=True))
     page = environment.get_template("index.html.j2").render(
         series=series,
         patients=len({row.patient for row in series}),
         labelled=sum(row.label_voxels > 0 for row in series),
         slices=sum(row.slices for row in series),
-        dataset_hash=dataset_hash,
-        pictures={
-            row.key: base64.b64encode(pictures[row.key]).decode()
-            for row in series[:MAX_PICTURES]
-            if row.key in pictures
-        },
+        dataset_hash=dataset_hash(series),
+        pictures=pictures,
         max_pictures=MAX_PICTURES,
         reasons=_reasons(writer),
     )

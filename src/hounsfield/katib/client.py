@@ -16,9 +16,9 @@ from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
 from hounsfield.errors import HounsfieldError, InputError
+from hounsfield.surroundings import PIPELINES_ACCOUNT
 
 T = TypeVar("T")
-SERVICE_ACCOUNT = "hounsfield-pipelines"
 INSTALL = "pip install --no-deps kubeflow-katib==0.19.0 kubeflow-training==1.9.0"
 TIMEOUT = 30
 """Seconds for one request."""
@@ -136,7 +136,7 @@ class Cluster:
             case 403:
                 return InputError(
                     f"the cluster forbids to {verb} {of} in namespace {self.namespace} ({said}): bind ServiceAccount "
-                    f"{SERVICE_ACCOUNT} to the Role {SERVICE_ACCOUNT} of manifests/, or run the step under it"
+                    f"{PIPELINES_ACCOUNT} to the Role {PIPELINES_ACCOUNT} of manifests/, or run the step under it"
                 )
             case 404 if of == "experiments":
                 return InputError(

@@ -23,6 +23,7 @@ from hounsfield.search.proposals import STARTUP_TRIALS
 from hounsfield.search.space import Space
 from hounsfield.step import EXIT_BAD_INPUT, EXIT_OUT_OF_MEMORY, EXIT_PREEMPTED, EXIT_TRAINING_FAILED
 from hounsfield.storage import sha256_bytes
+from hounsfield.surroundings import TRIALS_ACCOUNT, training_environment
 
 API_VERSION = "kubeflow.org/v1beta1"
 Algorithm = Literal["bayesianoptimization", "tpe", "random"]
@@ -41,8 +42,6 @@ CRASHES = 2
 HOURS_OF_LOGS = 1
 GRACE = 120
 """Seconds from SIGTERM to SIGKILL, in which a training saves its checkpoint."""
-SETTINGS = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "HOUNSFIELD_CHECKPOINTS")
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 @dataclass(frozen=True)
@@ -241,13 +240,11 @@ def _parameter(feasible: Mapping[str, Any]) -> models.V1beta1ParameterSpec:
 def _job(text: str, place: Place, pod_labels: Mapping[str, str]) -> dict[str, Any]:
     """The Job of a trial. Katib refuses empty texts, lists and mappings: it would not find them again."""
     pool = place.pool
-    sources = [*(("configMapKeyRef", "hounsfield", key) for key in SETTINGS)]
-    sources += [*(("secretKeyRef", "hounsfield-s3", key) for key in CREDENTIALS)]
     shm = pool.shm_volume()
     shm["emptyDir"]["sizeLimit"] = canonical(shm["emptyDir"]["sizeLimit"])
     pod = {
         "restartPolicy": "Never",
-        "serviceAccountName": "hounsfield-trials",
+        "serviceAccountName": TRIALS_ACCOUNT,
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": GRACE,
         "securityContext": dict(RESTRICTED_POD),
@@ -259,10 +256,7 @@ def _job(text: str, place: Place, pod_labels: Mapping[str, str]) -> dict[str, An
                 "image": place.image,
                 "command": ["sh", "-c"],
                 "args": [text],
-                "env": [
-                    {"name": key, "valueFrom": {kind: {"name": source, "key": key, "optional": True}}}
-                    for kind, source, key in sources
-                ],
+                "env": training_environment(),
                 "resources": pool.resources(),
                 "securityContext": dict(RESTRICTED_CONTAINER),
                 "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, pool.shm_mount()],

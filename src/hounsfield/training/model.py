@@ -16,14 +16,12 @@ from hounsfield.errors import InputError
 from hounsfield.losses import BatchLoss
 from hounsfield.models.resnet import ResNet
 from hounsfield.storage import atomic_directory, check_replaceable
+from hounsfield.surroundings import CHECKPOINTS
 from hounsfield.training.checkpoints import Checkpoints
 from hounsfield.training.failures import memory_errors
 from hounsfield.training.fit import PrecisionChoice, train
 from hounsfield.training.initial_weights import load_initial_weights
 from hounsfield.training.trainee import Plan, rows_of
-
-CHECKPOINTS = "HOUNSFIELD_CHECKPOINTS"
-"""Environment variable: folder or s3:// prefix of checkpoints where a step is given none."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,7 @@
+"""Parameters of merge-stores."""
+
+from hounsfield.step import StepConfig
+
+
+class Config(StepConfig):
+    """Merging has no parameter."""

@@ -1,0 +1,344 @@
+"""Scheduled retraining: when it trains, with what, against whom it is measured, and what a killed run leaves."""
+
+import csv
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dicom_factory as factory
+import pytest
+from mlflow import MlflowClient
+from s3_server import ACCESS, BUCKET, SECRET
+from tiny_models import tiny_model
+
+from hounsfield.cli.run import run_task
+from hounsfield.components.compare_models.config import Config as Compare
+from hounsfield.components.compare_models.run import run as compare
+from hounsfield.components.dicom_ingest.config import Config as Ingest
+from hounsfield.components.dicom_ingest.run import run as ingest
+from hounsfield.components.evaluate_pr_ap.config import Config as Evaluate
+from hounsfield.components.evaluate_pr_ap.run import run as evaluate
+from hounsfield.components.plan_retraining.config import Config as Plan
+from hounsfield.components.plan_retraining.run import run as plan
+from hounsfield.components.register_model.config import Config as Register
+from hounsfield.components.register_model.run import run as register
+from hounsfield.components.update_dataset.config import Config as Update
+from hounsfield.components.update_dataset.run import run as update
+from hounsfield.components.window_convert.config import Config as Window
+from hounsfield.components.window_convert.run import run as window
+from hounsfield.data.comparison import read_comparison
+from hounsfield.data.model_store import PATIENTS, read_card
+from hounsfield.data.slice_set import SliceSet
+from hounsfield.data.splits import split_of
+from hounsfield.errors import ArtifactError, HounsfieldError, InputError
+from hounsfield.phantom import write_cohort
+from hounsfield.registry import champion, policy, tracking
+from hounsfield.storage import write_json
+
+INJECTED = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "KFP_RUN_ID")
+NAME = "lung-tumour"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOUNSFIELD_PSEUDONYM_KEY", "a key of the tests")
+    for name in INJECTED:
+        monkeypatch.delenv(name, raising=False)
+
+
+def patient(folder: Path, number: int, label: int = 1300) -> None:
+    """A series of 32x32 pixels with a segmentation of the few voxels above `label` HU."""
+    hu = factory.phantom((4, 32, 32), seed=number)
+    uids = {"series": f"1.2.3.{number}", "frame_of_reference": f"1.2.{number}"}
+    slices = factory.write_series(folder / f"p{number}" / "ct", hu, patient=f"P{number}", **uids)
+    factory.write_seg(folder / f"p{number}" / "seg.dcm", slices, {"tumour": hu > label})
+
+
+class Cycle:
+    """The steps of the pipeline one by one, with an untrained network for a trained one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.data, self.dataset = folder, folder / "data", str(folder / "dataset")
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.runs = 0
+
+    def begin(self, training: str = "", model_name: str = "") -> str:
+        """Update and plan; the decision."""
+        self.runs += 1
+        self.out = self.folder / f"run-{self.runs}"
+        self.version = update(Update(), [str(self.data)], "", self.dataset)
+        config = Plan(tracking_uri=self.uri, model_name=model_name)
+        self.plan = plan(config, self.dataset, self.version, training, self.out / "store")
+        return self.plan.Output
+
+    def train(self, seed: int, split_seed: int = 0) -> None:
+        """Window, train and evaluate."""
+        window(Window(size=32, split_seed=split_seed, test_fraction=0.4), self.out / "store", self.out / "slices")
+        slices = SliceSet(self.out / "slices")
+        self.model = tiny_model(self.out, seed=seed)
+        card = read_card(self.model).model_dump() | {
+            "dataset_hash": slices.dataset_hash,
+            "slice_set_hash": slices.manifest["hash"],
+            "parameters": json.loads(self.plan.training) | {"seed": seed},
+        }
+        write_json(self.model / "card.json", card)
+        seen = {name: sorted({slices.index[row].patient for row in slices.rows(name)}) for name in ("train", "val")}
+        write_json(self.model / PATIENTS, {"trained_on": seen["train"], "chosen_by": seen["val"]})
+        evaluate(Evaluate(), self.out / "slices", self.model, self.out / "evaluation")
+
+    def compare(self) -> Any:
+        paths = self.out / "slices", self.model, self.out / "evaluation", self.out / "comparison"
+        return compare(Compare(tracking_uri=self.uri), *paths)
+
+    def register(self) -> dict[str, Any]:
+        paths = self.model, self.out / "evaluation"
+        return register(Register(tracking_uri=self.uri), *paths, None, self.out / "comparison")
+
+    def round(self, seed: int) -> dict[str, Any]:
+        self.train(seed)
+        self.compare()
+        return self.register()
+
+    def splits(self) -> dict[str, str]:
+        return {item.patient: item.split for item in SliceSet(self.out / "slices").index}
+
+
+@pytest.fixture
+def cycle(tmp_path: Path) -> Cycle:
+    made = Cycle(tmp_path)
+    for number in range(6):
+        patient(made.data, number)
+    return made
+
+
+@pytest.fixture
+def client(cycle: Cycle) -> Iterator[MlflowClient]:
+    with tracking.recording(cycle.uri):
+        yield MlflowClient()
+
+
+def test_trains_only_what_no_model_has_seen(
+    cycle: Cycle, client: MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cycle.begin('{"base_channels": 4, "epochs": 3}') == "retrain"
+    assert json.loads(cycle.plan.training)["epochs"] == 3
+    ingest(Ingest(), [str(cycle.data)], "", cycle.folder / "fresh")
+    for path in (cycle.folder / "fresh").rglob("*.*"):
+        assert path.read_bytes() == (cycle.out / "store" / path.relative_to(cycle.folder / "fresh")).read_bytes(), path
+    first = cycle.round(seed=1)
+    assert (first["version"], first["aliases"]) == (1, ["challenger", "champion"])
+    before = cycle.splits()
+
+    assert cycle.begin() == "current"
+    assert not cycle.out.exists()
+    assert "nothing to do: version 1 of lung-tumour was trained on version 1 of the dataset" in capsys.readouterr().out
+    assert cycle.begin(model_name="another") == "retrain"
+
+    for number in (6, 7, 8):
+        patient(cycle.data, number)
+    assert cycle.begin('{"epochs": 5}') == "retrain"
+    inherited = json.loads(cycle.plan.training)
+    assert (inherited["epochs"], inherited["base_channels"], inherited["seed"]) == (5, 4, 1)
+    assert "with the parameters of champion lung-tumour version 1" in capsys.readouterr().out
+    assert cycle.round(seed=2)["version"] == 2
+    after = cycle.splits()
+    assert len(after) == 9
+    assert before == {key: after[key] for key in before}
+
+    assert cycle.begin() == "current"
+    patient(cycle.data, 3, label=1200)
+    assert cycle.begin() == "retrain"
+    assert cycle.version == "3"
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_champion_is_measured_on_the_same_patients(cycle: Cycle, client: MlflowClient, better: bool) -> None:
+    cycle.begin()
+    cycle.round(seed=1)
+    patient(cycle.data, 6)
+    cycle.begin()
+    cycle.train(seed=2)
+    outcome = cycle.compare()
+    assert outcome == read_comparison(cycle.out / "comparison")
+    old = evaluate(Evaluate(), cycle.out / "slices", cycle.folder / "run-1" / "model-lung-tumour", cycle.out / "again")
+    assert outcome.champion == old["summary"]
+    new = json.loads((cycle.out / "evaluation" / "metrics.json").read_text())["summary"]
+    difference = new["average_precision"] - old["summary"]["average_precision"]
+    assert (outcome.metric, outcome.difference) == ("average_precision", difference)
+    assert outcome.promote == (difference >= 0)
+
+    decided = outcome.model_dump() | {"promote": better, "reason": "as the test says"}
+    write_json(cycle.out / "comparison" / "comparison.json", decided)
+    registered = cycle.register()
+    assert registered["aliases"] == (["challenger", "champion"] if better else ["challenger"])
+    assert int(client.get_model_version_by_alias(NAME, "champion").version) == 1 + better
+    run = client.get_run(registered["run_id"]).data
+    assert run.metrics["difference_average_precision"] == pytest.approx(difference)
+    assert run.metrics["champion_f1"] == pytest.approx(old["summary"]["f1"])
+    assert (run.tags["compared_with"], run.tags["verdict"]) == ("1", "as the test says")
+    gate = client.get_model_version(NAME, "2").tags[champion.GATE]
+    assert gate == ("promoted: as the test says" if better else "not promoted: as the test says")
+    assert cycle.register()["aliases"] == registered["aliases"]
+
+
+def test_verdict() -> None:
+    figures = [({"f1": 0.5}, {"f1": 0.5}, True), ({"f1": 0.4}, {"f1": 0.5}, False), ({"f1": None}, {"f1": 0.5}, False)]
+    for new, old, promote in [*figures, ({"f1": 0.1}, {"f1": None}, True), ({"f1": 0.1}, None, False)]:
+        assert champion.verdict("l3-slice", new, old).promote is promote
+    assert champion.verdict("lung-tumour", {"average_precision": 0.7}, {"average_precision": 0.5}).reason == (
+        "average_precision 0.7000 is not worse than 0.5000"
+    )
+
+
+def test_champion_of_another_split_is_refused(cycle: Cycle, client: MlflowClient) -> None:
+    cycle.begin()
+    cycle.round(seed=1)
+    keys = cycle.splits()
+    patient(cycle.data, 6)
+    cycle.begin()
+    other = next(
+        seed for seed in range(1, 50) if {key for key, split in keys.items() if split == "train"}
+        & {key for key in keys if split_of(key, seed, 0.15, 0.4) == "test"}
+    )  # fmt: skip
+    cycle.train(seed=2, split_seed=other)
+    with pytest.raises(InputError, match=r"champion lung-tumour version 1 was trained on \d of the \d test patients"):
+        cycle.compare()
+    assert not (cycle.out / "comparison").exists()
+
+
+def test_champion_that_does_not_say_whom_it_saw_is_refused(
+    cycle: Cycle, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cycle.begin()
+    cycle.train(seed=1)
+    cycle.compare()
+    monkeypatch.setattr("hounsfield.registry.logs.PATIENTS", "history.json")
+    cycle.register()
+    with pytest.raises(ArtifactError, match=r"version 1 of lung-tumour was registered without patients\.json"):
+        champion.fetch(client.get_model_version(NAME, "1"), cycle.folder / "champion")
+
+
+def test_evaluation_and_comparison_must_be_of_the_model(cycle: Cycle, client: MlflowClient) -> None:
+    cycle.begin()
+    cycle.round(seed=1)
+    first = cycle.out / "comparison"
+    cycle.runs += 1
+    other = tiny_model(cycle.folder / "other", seed=9)
+    (other / PATIENTS).write_text((cycle.model / PATIENTS).read_text())
+    with pytest.raises(ArtifactError, match="has model_hash"):
+        compare(Compare(tracking_uri=cycle.uri), cycle.out / "slices", other, cycle.out / "evaluation", cycle.out / "x")
+    evaluate(Evaluate(), cycle.out / "slices", other, cycle.out / "other")
+    with pytest.raises(InputError, match="compares another model"):
+        register(Register(tracking_uri=cycle.uri), other, cycle.out / "other", None, first)
+
+
+def test_registration_that_was_killed_is_taken_up(
+    cycle: Cycle, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cycle.begin()
+    cycle.train(seed=1)
+    cycle.compare()
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "assign_aliases", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cycle.register()
+    assert len(client.search_model_versions(f"name='{NAME}'")) == 1
+    model, evaluation = cycle.model, cycle.out / "evaluation"
+    assert cycle.begin() == "retrain"
+    cycle.out, cycle.model = evaluation.parent, model
+    assert cycle.register()["aliases"] == ["challenger", "champion"]
+    assert cycle.begin() == "current"
+
+
+def test_champion_that_came_after_the_comparison_stays(cycle: Cycle, client: MlflowClient) -> None:
+    cycle.begin()
+    cycle.round(seed=1)
+    patient(cycle.data, 6)
+    cycle.begin()
+    cycle.round(seed=2)
+    client.set_registered_model_alias(NAME, "champion", "1")
+    patient(cycle.data, 7)
+    cycle.begin()
+    cycle.train(seed=3)
+    outcome = cycle.compare()
+    write_json(cycle.out / "comparison" / "comparison.json", outcome.model_dump() | {"promote": True})
+    client.set_registered_model_alias(NAME, "champion", "2")
+    assert cycle.register()["aliases"] == ["challenger"]
+    assert client.get_model_version(NAME, "3").tags[champion.GATE].startswith("not promoted: version 2 became champion")
+
+
+def test_parameters_that_do_not_fit_are_named(cycle: Cycle) -> None:
+    expected = "expected a JSON object"
+    for training, sentence in (("{", expected), ("[1]", expected), ('{"epoch": 1}', "--epoch")):
+        with pytest.raises(InputError, match=sentence):
+            cycle.begin(training)
+        assert not cycle.out.exists()
+
+
+TASKS = {
+    "lung-tumour": ("chest", {"base_channels": 4, "depth": 3, "batch_norm": True, "batch_size": 8, "epochs": 1}),
+    "l3-slice": ("abdomen", {"architecture": "resnet18", "epochs": 1}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "place"), [("lung-tumour", "folder"), ("l3-slice", "s3")])
+def test_pipeline_here(
+    task: str, place: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """First training, a run that stops early, and new patients with a run that is killed on the way."""
+    dataset = str(tmp_path / "dataset")
+    if place == "s3":
+        dataset = f"s3://{BUCKET}/{tmp_path.name}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3_endpoint"))
+        for name, value in {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    region, training = TASKS[task]
+    cases = write_cohort(region, tmp_path / "data", 4, 5, 64, 10.0)  # type: ignore[arg-type]
+    with cases.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, split in zip(rows, ("train", "val", "test", "train"), strict=True):
+        row["split"] = split
+
+    def give(count: int) -> None:
+        with cases.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows[:count])
+
+    def run(**more: str) -> list[str]:
+        settings = {"task": task, "size": "64", "dataset": dataset, "training": json.dumps(training)} | more
+        given = [f"{key}={value}" for key, value in settings.items()]
+        finished, _ = run_task("retrain", [], cases, tmp_path / "out", given)
+        outcome[:] = [finished.outputs["version"], finished.outputs["decision"]]
+        return [step.removesuffix("-2") for step in finished.seconds]
+
+    outcome: list[str] = []
+    train = "train-unet" if task == "lung-tumour" else "train-l3"
+    steps = ["window-convert", "tune", train, "evaluate-pr-ap", "compare-models", "register-model"]
+    give(3)
+    assert run() == ["update-dataset", "plan-retraining", *steps]
+    assert outcome == ["1", "retrain"]
+    assert run() == ["update-dataset", "plan-retraining"]
+    assert outcome == ["1", "current"]
+    assert "nothing to train" in capsys.readouterr().out
+
+    give(4)
+    with pytest.raises(HounsfieldError, match=train):
+        run(training=json.dumps(training | {"learning_rate": 1e30, "precision": "fp32"}))
+    assert train in (steps := run())
+    assert outcome == ["2", "retrain"]
+    with tracking.recording(f"sqlite:///{tmp_path}/out/mlflow.db"):
+        versions = MlflowClient().search_model_versions(f"name='{task}'")
+        compared = MlflowClient().get_run(max(versions, key=lambda item: int(item.version)).run_id).data
+    assert {int(item.version) for item in versions} == {1, 2}
+    assert compared.tags["compared_with"] == "1"
+    assert run() == ["update-dataset", "plan-retraining"]
