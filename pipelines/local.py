@@ -29,7 +29,6 @@ from hounsfield.pipelines.child import OUTPUTS
 from hounsfield.pipelines.containers import prepare
 from hounsfield.pipelines.tasks import EVENT
 from hounsfield.progress import parse_line
-from hounsfield.remote import fingerprint, is_remote
 from hounsfield.step import EXIT_OUT_OF_MEMORY, EXIT_PREEMPTED, EXIT_TRAINING_FAILED
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -261,19 +260,3 @@ def code_version() -> str:
                 if path.suffix in (".py", ".j2"):
                     digest.update(path.read_bytes())
     return f"{__version__}+{digest.hexdigest()[:12]}"
-
-
-def data_version(paths: list[str]) -> str:
-    """Hash of names, sizes and modification times below `paths`; on S3 of keys, sizes and entity tags."""
-    digest = hashlib.sha256()
-    for text in paths:
-        if is_remote(text):
-            digest.update(fingerprint(text).encode())
-            continue
-        root = Path(text)
-        files = sorted(root.rglob("*")) if root.is_dir() else [root]
-        for path in files:
-            if path.is_file():
-                stat = path.stat()
-                digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]

@@ -17,7 +17,7 @@ from hounsfield.errors import HounsfieldError, InputError
 from hounsfield.pipelines.catalog import PIPELINES
 from hounsfield.pipelines.compile import compile_all
 from hounsfield.pipelines.inputs import parse_settings, signature
-from hounsfield.pipelines.local import data_version, run_pipeline
+from hounsfield.pipelines.local import run_pipeline
 
 COMPONENTS = [
     "data_version", "dicom_ingest", "window_convert", "tune", "train_unet", "train_l3", "evaluate_pr_ap",
@@ -167,14 +167,6 @@ def test_search_and_training_get_every_parameter_of_the_training(name: str, trai
     assert left_to_defaults <= {"fold", "run_name", "smooth"}
     for key in handed:
         assert trained[key].component_input_parameter == key
-
-
-def test_data_version_follows_the_files(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("1")
-    first = data_version([str(tmp_path)])
-    assert first == data_version([str(tmp_path)])
-    (tmp_path / "b").write_text("2")
-    assert first != data_version([str(tmp_path)])
 
 
 def test_failing_step_is_named_with_its_sentence(tmp_path: Path) -> None:

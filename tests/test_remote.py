@@ -15,8 +15,8 @@ from s3_server import BUCKET, Proxy, client
 from stores import make_store
 
 from hounsfield import remote
+from hounsfield.components.data_version.run import version_of
 from hounsfield.errors import ArtifactError, InputError
-from hounsfield.pipelines.local import data_version
 from hounsfield.remote import transfer
 from hounsfield.storage import write_manifest
 
@@ -305,9 +305,9 @@ def test_readers_at_the_same_time_download_once(
 
 def test_version_of_data_follows_the_objects(location: str, s3: Any) -> None:
     s3.put_object(Bucket=BUCKET, Key=key(location, "a"), Body=b"1")
-    first = data_version([location])
-    assert first == data_version([location])
+    first = version_of([location])
+    assert first == version_of([location])
     s3.put_object(Bucket=BUCKET, Key=key(location, "a"), Body=b"2")
-    second = data_version([location])
+    second = version_of([location])
     s3.put_object(Bucket=BUCKET, Key=key(location, "b"), Body=b"2")
-    assert len({first, second, data_version([location])}) == 3
+    assert len({first, second, version_of([location])}) == 3

@@ -9,12 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hounsfield.components.data_version.run import version_of
 from hounsfield.components.describe import COMMON
 from hounsfield.data.evaluation import read_metrics
 from hounsfield.errors import InputError
 from hounsfield.pipelines.catalog import PIPELINES
 from hounsfield.pipelines.inputs import parse_settings, signature
-from hounsfield.pipelines.local import PipelineRun, code_version, data_version, run_pipeline
+from hounsfield.pipelines.local import PipelineRun, code_version, run_pipeline
 from hounsfield.remote import Location, is_remote
 from hounsfield.storage import write_json
 
@@ -52,7 +53,7 @@ def run_task(
     }
     known = signature(PIPELINES[task]).parameters
     if "data_version" in known:
-        inputs["data_version"] = data_version(data or [str(cases)])
+        inputs["data_version"] = version_of([absolute(folder) for folder in data], absolute(cases) if cases else "")
     for name, value in (
         ("dataset", str(out / "dataset")),
         ("checkpoints", str(out / "checkpoints")),

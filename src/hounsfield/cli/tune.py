@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from hounsfield.cli.run import check_present
+from hounsfield.components.data_version.run import version_of
 from hounsfield.components.dicom_ingest.config import Config as Ingest
 from hounsfield.components.train_l3.config import Config as TrainL3
 from hounsfield.components.train_unet.config import Config as TrainUNet
 from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.errors import InputError
-from hounsfield.pipelines.local import code_version, data_version
+from hounsfield.pipelines.local import code_version
 from hounsfield.remote import fetch
 from hounsfield.step import StepConfig, parse
 from hounsfield.storage import is_artifact, write_json
@@ -101,7 +102,7 @@ def prepare(ingest: Ingest, window: Window, data: list[str], cases: str | None, 
     check_present(data, cases)
     store, slices = out / "store", out / "slices"
     described = {
-        "data": data_version(data or [str(cases)]),
+        "data": version_of(data, cases or ""),
         "code": code_version(),
         "ingest": ingest.model_dump(exclude={"workers"}),
         "window": window.model_dump(),
