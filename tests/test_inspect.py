@@ -10,6 +10,7 @@ from tiny_models import tiny_evaluation, tiny_model
 
 from hounsfield.cli.inspect import inspect
 from hounsfield.data.arrow import write_slices
+from hounsfield.data.comparison import Comparison, write_comparison
 from hounsfield.data.series_store import Rejection, SeriesRow, SeriesStoreWriter
 from hounsfield.data.slice_set import KIND, VERSION, SliceIndex, write_index
 from hounsfield.errors import ArtifactError
@@ -141,3 +142,19 @@ def test_paths_that_are_no_artifact(tmp_path: Path) -> None:
     write_manifest(tmp_path, "series-store", 99)
     with pytest.raises(ArtifactError, match="version 99"):
         inspect(tmp_path, as_json=True)
+
+
+def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"average_precision": 0.75}
+    compared = Comparison(
+        task="lung-tumour", model_hash="a", slice_set_hash="b", patients=9, challenger=figures,
+        champion={"average_precision": 0.5}, champion_version="3", metric="average_precision", difference=0.25,
+        promote=True, reason="it finds more",
+    )  # fmt: skip
+    write_comparison(tmp_path, compared)
+    assert shown(tmp_path, capsys) == {"kind": "comparison", **compared.model_dump()}
+    inspect(tmp_path, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("│")[2].strip() for line in lines if "average_precision" in line] == [
+        "0.75", "0.5", "average_precision",
+    ]  # fmt: skip

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hounsfield.components.summarise_experiment import run as summarise
-from hounsfield.data import evaluation, model_store, series_store, slice_set
+from hounsfield.data import comparison, evaluation, model_store, series_store, slice_set
 from hounsfield.data.splits import SPLITS
 from hounsfield.errors import ArtifactError
 from hounsfield.progress import reported_to
@@ -130,17 +130,9 @@ def describe_model(path: Path) -> Described:
     return {"kind": model_store.KIND, **card, "epochs": len(model_store.read_history(path))}
 
 
-def show_model(described: Described) -> Iterable[Table]:
-    yield settings(described, "model")
-
-
 def describe_evaluation(path: Path) -> Described:
     """Every figure of the evaluation."""
     return {"kind": evaluation.KIND, **evaluation.read_metrics(path)}
-
-
-def show_evaluation(described: Described) -> Iterable[Table]:
-    yield settings(described, "evaluation")
 
 
 def describe_tuning(path: Path) -> Described:
@@ -148,8 +140,9 @@ def describe_tuning(path: Path) -> Described:
     return {"kind": result.KIND, **json.loads((path / result.BEST).read_text())}
 
 
-def show_tuning(described: Described) -> Iterable[Table]:
-    yield settings(described, "tuning")
+def describe_comparison(path: Path) -> Described:
+    """Both models' figures on the same patients, and the verdict."""
+    return {"kind": comparison.KIND, **comparison.read_comparison(path).model_dump()}
 
 
 def describe_experiment(path: Path) -> Described:
@@ -165,12 +158,17 @@ def show_experiment(described: Described) -> Iterable[Table]:
     yield table("", ("claim of the paper", "holds here", "seeds holding", "seeds judged"), rows)
 
 
+def show_settings(described: Described) -> Iterable[Table]:
+    yield settings(described, str(described["kind"]))
+
+
 KINDS: dict[str, tuple[Callable[[Path], Described], Callable[[Described], Iterable[Table]]]] = {
     series_store.KIND: (describe_series_store, show_series_store),
     slice_set.KIND: (describe_slice_set, show_slice_set),
-    model_store.KIND: (describe_model, show_model),
-    evaluation.KIND: (describe_evaluation, show_evaluation),
-    result.KIND: (describe_tuning, show_tuning),
+    model_store.KIND: (describe_model, show_settings),
+    evaluation.KIND: (describe_evaluation, show_settings),
+    result.KIND: (describe_tuning, show_settings),
+    comparison.KIND: (describe_comparison, show_settings),
     summarise.KIND: (describe_experiment, show_experiment),
 }
 
