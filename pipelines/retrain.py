@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from kfp import dsl
 
 from hounsfield.components.compare_models.component import compare_models
+from hounsfield.components.compare_models.config import Config as Compare
 from hounsfield.components.describe import described
 from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
 from hounsfield.components.plan_retraining.component import TRAINING, plan_retraining
@@ -45,7 +46,7 @@ def _judge(model: Any, given: dict[str, Any]) -> None:
 
 
 @dsl.pipeline(name="retrain", display_name="Retrain when the data has changed")
-@described(Tune, Window, Register, Plan, Update, training=TRAINING)
+@described(Tune, Window, Compare, Register, Plan, Update, training=TRAINING)
 def retrain(
     data: str = "",
     cases: str = "",
@@ -78,6 +79,15 @@ def retrain(
     trial_hours: float = 24.0,
     keep_experiment: bool = True,
     checkpoints: str = "",
+    policy: str = "newer",
+    margin_average_precision: float = 0.02,
+    margin_dice: float = 0.02,
+    margin_slice_error_mm: float = 1.0,
+    margin_detection_rate: float = 0.02,
+    min_patients: int = 10,
+    min_subgroup_patients: int = 5,
+    resamples: int = 10000,
+    bootstrap_seed: int = 0,
     model_name: str = "",
     experiment: str = "",
     tracking_uri: str = "",
@@ -91,7 +101,11 @@ def retrain(
     planned.set_caching_options(False)
     with dsl.If(planned.outputs["Output"] == "retrain", name="changed"):
         windowed = window_convert(store=planned.outputs["store"], **inputs_of(window_convert, given))
-        given |= {"slices": windowed.outputs["slices"], "training": planned.outputs["training"]}
+        given |= {
+            "store": planned.outputs["store"],
+            "slices": windowed.outputs["slices"],
+            "training": planned.outputs["training"],
+        }
         tuned = tune(**inputs_of(tune, given))
         given["tuned"] = tuned.outputs["Output"]
         of_training = {name: given[name] for name in ("slices", "training", "tuned", "checkpoints", "code_version")}

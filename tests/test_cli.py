@@ -10,6 +10,9 @@ COMPONENTS = [
     "dicom_ingest", "window_convert", "tune", "train_unet", "train_l3", "evaluate_pr_ap", "register_model",
     "plan_ingest", "merge_stores", "update_dataset", "plan_retraining", "compare_models",
 ]  # fmt: skip
+COMMANDS = [
+    "demo", "phantom", "run", "tune", "inspect", "compile", "submit", "schedule", "train-job", "predict", "models",
+]  # fmt: skip
 
 
 def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -20,9 +23,7 @@ def hounsfield(*arguments: str, cwd: Path | None = None) -> subprocess.Completed
     return call("-c", "from hounsfield.cli.main import main; main()", *arguments, cwd=cwd)
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "phantom", "run", "tune", "inspect", "compile", "submit", "schedule", "train-job"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     done = hounsfield(command, "--help")
     assert done.returncode == 0

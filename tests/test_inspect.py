@@ -149,7 +149,7 @@ def test_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compared = Comparison(
         task="lung-tumour", model_hash="a", slice_set_hash="b", patients=9, challenger=figures,
         champion={"average_precision": 0.5}, champion_version="3", metric="average_precision", difference=0.25,
-        promote=True, reason="it finds more",
+        promote=True, reason="it finds more", figures={}, subgroups={}, rules={"policy": "newer"},
     )  # fmt: skip
     write_comparison(tmp_path, compared)
     assert shown(tmp_path, capsys) == {"kind": "comparison", **compared.model_dump()}

@@ -15,6 +15,7 @@ from tiny_models import tiny_model
 
 from hounsfield.cli.run import run_task
 from hounsfield.components.compare_models.config import Config as Compare
+from hounsfield.components.compare_models.run import judge
 from hounsfield.components.compare_models.run import run as compare
 from hounsfield.components.dicom_ingest.config import Config as Ingest
 from hounsfield.components.dicom_ingest.run import run as ingest
@@ -28,7 +29,7 @@ from hounsfield.components.update_dataset.config import Config as Update
 from hounsfield.components.update_dataset.run import run as update
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.components.window_convert.run import run as window
-from hounsfield.data.comparison import read_comparison
+from hounsfield.data.comparison import PAGE, Comparison, read_comparison
 from hounsfield.data.model_store import PATIENTS, read_card
 from hounsfield.data.slice_set import SliceSet
 from hounsfield.data.splits import split_of
@@ -88,9 +89,9 @@ class Cycle:
         write_json(self.model / PATIENTS, {"trained_on": seen["train"], "chosen_by": seen["val"]})
         evaluate(Evaluate(), self.out / "slices", self.model, self.out / "evaluation")
 
-    def compare(self) -> Any:
+    def compare(self, **rules: Any) -> Comparison:
         paths = self.out / "slices", self.model, self.out / "evaluation", self.out / "comparison"
-        return compare(Compare(tracking_uri=self.uri), *paths)
+        return compare(Compare(tracking_uri=self.uri, **rules), *paths, self.out / "store")
 
     def register(self) -> dict[str, Any]:
         paths = self.model, self.out / "evaluation"
@@ -166,8 +167,13 @@ def test_champion_is_measured_on_the_same_patients(cycle: Cycle, client: MlflowC
     assert outcome.champion == old["summary"]
     new = json.loads((cycle.out / "evaluation" / "metrics.json").read_text())["summary"]
     difference = new["average_precision"] - old["summary"]["average_precision"]
-    assert (outcome.metric, outcome.difference) == ("average_precision", difference)
-    assert outcome.promote == (difference >= 0)
+    assert outcome.metric == "average_precision"
+    assert outcome.difference == pytest.approx(difference, abs=1e-3)
+    for name, key in (("average_precision", "average_precision"), ("dice", "dice_per_patient_mean")):
+        found = outcome.figures[name]
+        assert (found["challenger"], found["champion"]) == pytest.approx((new[key], old["summary"][key]), abs=1e-3)
+    assert (outcome.promote, outcome.reason[:37]) == (False, "Too few patients carry the verdict: 3")
+    assert "lung-tumour version 1: unet" in (cycle.out / "comparison" / PAGE).read_text()
 
     decided = outcome.model_dump() | {"promote": better, "reason": "as the test says"}
     write_json(cycle.out / "comparison" / "comparison.json", decided)
@@ -175,7 +181,10 @@ def test_champion_is_measured_on_the_same_patients(cycle: Cycle, client: MlflowC
     assert registered["aliases"] == (["challenger", "champion"] if better else ["challenger"])
     assert int(client.get_model_version_by_alias(NAME, "champion").version) == 1 + better
     run = client.get_run(registered["run_id"]).data
-    assert run.metrics["difference_average_precision"] == pytest.approx(difference)
+    assert run.metrics["difference_average_precision"] == pytest.approx(outcome.difference)
+    assert run.metrics["difference_dice_low"] == pytest.approx(outcome.figures["dice"]["low"])
+    logged = {Path(item.path).name for item in client.list_artifacts(registered["run_id"], "comparison")}
+    assert logged == {"comparison.json", PAGE}
     assert run.metrics["champion_f1"] == pytest.approx(old["summary"]["f1"])
     assert (run.tags["compared_with"], run.tags["verdict"]) == ("1", "as the test says")
     gate = client.get_model_version(NAME, "2").tags[champion.GATE]
@@ -183,13 +192,59 @@ def test_champion_is_measured_on_the_same_patients(cycle: Cycle, client: MlflowC
     assert cycle.register()["aliases"] == registered["aliases"]
 
 
-def test_verdict() -> None:
-    figures = [({"f1": 0.5}, {"f1": 0.5}, True), ({"f1": 0.4}, {"f1": 0.5}, False), ({"f1": None}, {"f1": 0.5}, False)]
-    for new, old, promote in [*figures, ({"f1": 0.1}, {"f1": None}, True), ({"f1": 0.1}, None, False)]:
-        assert champion.verdict("l3-slice", new, old).promote is promote
-    assert champion.verdict("lung-tumour", {"average_precision": 0.7}, {"average_precision": 0.5}).reason == (
-        "average_precision 0.7000 is not worse than 0.5000"
+def test_gate_decides_by_the_rules_that_are_given(cycle: Cycle, client: MlflowClient) -> None:
+    cycle.begin()
+    cycle.round(seed=1)
+    patient(cycle.data, 6)
+    cycle.begin()
+    cycle.train(seed=1)
+    rules: dict[str, Any] = {"min_patients": 1, "min_subgroup_patients": 1, "resamples": 1000}
+    outcomes = {}
+    for asked in ("newer", "better", "simpler"):
+        outcome = outcomes[asked] = cycle.compare(policy=asked, **rules)
+        assert (outcome.difference, outcome.promote) == (0.0, asked == "newer"), outcome.reason
+        assert outcome.rules["policy"] == asked
+    assert "not worse within the margin of 0.0200 and newer" in outcomes["newer"].reason
+    assert "not simpler" in outcomes["simpler"].reason
+    again = cycle.compare(policy="newer", **rules)
+    assert again == outcomes["newer"]
+    assert {name.split(":")[0] for name in again.subgroups} >= {"slice thickness", "manufacturer"}
+    for kind in ("slice thickness", "manufacturer"):
+        own = {name: group for name, group in again.subgroups.items() if name.startswith(kind)}
+        assert sum(group["patients"] for group in own.values()) == again.figures["dice"]["patients"]
+        assert all(group["judged"] and group["dice"] == 0.0 for group in own.values())
+    assert cycle.register()["version"] == 1
+
+
+def test_l3_slice_is_judged_by_slice_error(cycle: Cycle, tmp_path: Path) -> None:
+    cycle.begin()
+    window(
+        Window(task="l3-slice", size=32, test_fraction=0.4, max_prevalence=1.0),
+        cycle.out / "store",
+        cycle.out / "slices",
     )
+    source, sides = SliceSet(cycle.out / "slices"), []
+    for seed in (1, 2):
+        model = tiny_model(tmp_path / f"of-{seed}", task="l3-slice", seed=seed)
+        evaluate(Evaluate(), cycle.out / "slices", model, tmp_path / f"evaluation-{seed}")
+        sides.append((model, tmp_path / f"evaluation-{seed}"))
+    summaries = [json.loads((side[1] / "metrics.json").read_text())["summary"] for side in sides]
+    decision = judge(Compare(resamples=1000), source, cycle.out / "store", sides, tmp_path / PAGE, "version 1")
+    for name, key in (("slice_error_mm", "slice_error_mm_mean"), ("detection_rate", "detection_rate")):
+        found = decision.differences[name]
+        assert (found.challenger, found.champion) == pytest.approx(tuple(item[key] for item in summaries))
+    assert "Slice error, mm of" in (tmp_path / PAGE).read_text()
+
+
+def test_store_of_other_series_is_refused(cycle: Cycle, client: MlflowClient) -> None:
+    cycle.begin()
+    cycle.round(seed=1)
+    patient(cycle.folder / "other", 50)
+    ingest(Ingest(), [str(cycle.folder / "other")], "", cycle.folder / "fresh")
+    paths = cycle.out / "slices", cycle.model, cycle.out / "evaluation", cycle.out / "x", cycle.folder / "fresh"
+    with pytest.raises(ArtifactError, match="lacks series of the slice set"):
+        compare(Compare(tracking_uri=cycle.uri), *paths)
+    assert not (cycle.out / "x").exists()
 
 
 def test_champion_of_another_split_is_refused(cycle: Cycle, client: MlflowClient) -> None:

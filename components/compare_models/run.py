@@ -1,21 +1,28 @@
-"""Evaluates the champion on the patients that a new model was evaluated on, and says whether it stays champion."""
+"""Evaluates the champion on the patients that a new model was evaluated on, and decides which of them is champion."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from hounsfield.components.compare_models.config import Config
-from hounsfield.data.comparison import CHAMPION, Comparison, write_comparison
+from hounsfield.data.comparison import CHAMPION, PAGE, Comparison, write_comparison
 from hounsfield.data.evaluation import REPORT, read_metrics
-from hounsfield.data.model_store import WEIGHTS, read_card, read_patients
+from hounsfield.data.model_store import WEIGHTS, ModelCard, read_card, read_patients
 from hounsfield.data.slice_set import SliceSet
 from hounsfield.data.splits import TEST
 from hounsfield.errors import ArtifactError, InputError
+from hounsfield.evaluation.gate import HEADLINE, Decision, Rules, decide
 from hounsfield.storage import atomic_directory, sha256_bytes
 
 
-def run(config: Config, slices: Path, model: Path, evaluation: Path, comparison: Path) -> Comparison:
+def run(
+    config: Config, slices: Path, model: Path, evaluation: Path, comparison: Path, store: Path | None = None
+) -> Comparison:
     """Compare `model`, whose `evaluation` is of the test patients of `slices`, with the champion in MLflow.
+
+    `store`, the series store that the slices are from, gives the slice thickness and the manufacturer of the subgroups.
 
     Raises:
         ArtifactError: an input is not complete or of another slice set, or the champion is for other images.
@@ -39,28 +46,82 @@ def run(config: Config, slices: Path, model: Path, evaluation: Path, comparison:
     with atomic_directory(comparison) as directory:
         with tracking.recording(config.tracking_uri), TemporaryDirectory(prefix="hounsfield-champion-") as scratch:
             reigning = champion.champion_of(name)
-            old: dict[str, Any] | None = None
+            old: dict[str, Any] = {}
+            decision: Decision | None = None
             if reigning is not None:
                 folder = champion.fetch(reigning, Path(scratch) / "model")
                 check_unseen(read_patients(folder), test, f"champion {name} version {reigning.version}", source)
                 old = evaluate(source, folder, directory / CHAMPION)
-        verdict = champion.verdict(card.task, measured["summary"], old)
+                sides = [(model, evaluation), (folder, directory / CHAMPION)]
+                decision = judge(config, source, store, sides, directory / PAGE, f"{name} version {reigning.version}")
+        rules = config.model_dump(exclude={"model_name", "tracking_uri"})
         outcome = Comparison(
             task=card.task,
             model_hash=weights_hash,
             slice_set_hash=str(source.manifest["hash"]),
             patients=len(test),
             challenger=measured["summary"],
-            champion=old or {},
+            champion=old,
             champion_version=str(reigning.version) if reigning else "",
-            metric=verdict.metric,
-            difference=verdict.difference,
-            promote=verdict.promote,
-            reason=verdict.reason,
+            metric=HEADLINE[card.task],
+            difference=decision.differences[HEADLINE[card.task]].difference if decision else None,
+            promote=decision.promote if decision else False,
+            reason=decision.reason if decision else "There is no champion to compare with.",
+            figures={key: asdict(item) for key, item in decision.differences.items()} if decision else {},
+            subgroups=subgroups_of(decision) if decision else {},
+            rules=rules,
         )
         write_comparison(directory, outcome)
     announce(name, outcome, comparison)
     return outcome
+
+
+def judge(
+    config: Config, source: SliceSet, store: Path | None, sides: Sequence[tuple[Path, Path]], page: Path, reigning: str
+) -> Decision:
+    """The gate's decision on challenger and champion, each a model and its evaluation; writes the page as well."""
+    from hounsfield.components.compare_models.measures import trial
+    from hounsfield.evaluation.gate_page import gate_page
+
+    models, evaluations = [side[0] for side in sides], [side[1] for side in sides]
+    tried = trial(config, source, store, models, evaluations)
+    cards = [read_card(path) for path in models]
+    rules = Rules(
+        config.policy, config.min_patients, config.min_subgroup_patients, config.resamples, config.bootstrap_seed
+    )
+    parameters = cards[0].parameter_count, cards[1].parameter_count
+    decision = decide(tried.measures, tried.carrying, tried.groups, parameters, rules)
+    provenance = [
+        ("Challenger", described(cards[0], models[0])),
+        ("Champion", f"{reigning}: {described(cards[1], models[1])}"),
+        ("Test patients", f"{len(tried.carrying)} of slice set {source.manifest['hash']}"),
+        ("Dataset", source.dataset_hash),
+    ]
+    title = f"{cards[0].task}: challenger against champion"
+    html = gate_page(title, decision, rules, tried.pairs, tried.resolution, provenance)
+    page.write_text(html, encoding="utf-8")
+    return decision
+
+
+def described(card: ModelCard, model: Path) -> str:
+    """A model in a line."""
+    weights = sha256_bytes((Path(model) / WEIGHTS).read_bytes())
+    return (
+        f"{card.architecture}, {card.parameter_count:,} parameters, trained on {card.training_patients} patients of "
+        f"dataset {card.dataset_hash[:16]}, weights {weights[:16]}"
+    )
+
+
+def subgroups_of(decision: Decision) -> dict[str, dict[str, Any]]:
+    """The subgroups as the comparison keeps them."""
+    return {
+        f"{group.kind}: {group.name}": {
+            "patients": group.patients,
+            "judged": group.judged,
+            **{name: item.difference for name, item in group.differences.items()},
+        }
+        for group in decision.groups
+    }
 
 
 def check_unseen(seen: set[str], test: set[str], who: str, source: SliceSet) -> None:
@@ -96,6 +157,7 @@ def announce(name: str, outcome: Comparison, out: Path) -> None:
         print(f"{name}: {outcome.reason}", flush=True)
         return
     print(f"the champion's report: {Path(out) / CHAMPION / REPORT}")
+    print(f"the decision: {Path(out) / PAGE}")
     if outcome.difference is not None:
         print(f"difference_{outcome.metric}={outcome.difference:.4f}")
     what = "takes the place of" if outcome.promote else "does not take the place of"

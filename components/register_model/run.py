@@ -42,8 +42,13 @@ def run(
     if compared is not None and compared.model_hash != weights_hash:
         raise InputError(f"{comparison} compares another model than {model}: compare this one")
 
+    import mlflow
+
+    from hounsfield.registry import card as cards
     from hounsfield.registry import champion, logs, packaging, policy, tracking
 
+    commit, tested_on = logs.git_commit(), str(manifest.get("dataset_hash", ""))
+    described = cards.markdown(card, measured, tested_on, commit, evaluation, compared)
     summary = measured.pop("summary", {})
     settings = ("model", "window")
     detailed = {key: value for key, value in measured.items() if key not in settings}
@@ -57,11 +62,11 @@ def run(
         "task": card.task,
         policy.MODEL_HASH: weights_hash,
     }
-    tags = origin | {"evaluation_dataset_hash": str(manifest.get("dataset_hash", ""))}
+    tags = origin | {"evaluation_dataset_hash": tested_on}
     if kfp_run := config.kfp_run_id or os.environ.get("KFP_RUN_ID"):
         tags["kfp_run_id"] = kfp_run
-    if commit := logs.git_commit():
-        tags["git_commit"] = commit
+    if commit:
+        tags["git_commit"] = origin["git_commit"] = commit
     with tracking.recording(config.tracking_uri) as uri:
         version = policy.find(name, weights_hash, os.environ.get("MLFLOW_RUN_ID", ""))
         known = version is not None
@@ -71,12 +76,13 @@ def run(
             with tracking.open_run(config.experiment, name, uri, title, tags, left_open) as run_id:
                 logs.log_training(run_id, card, history)
                 logs.log_files(run_id, model, evaluation)
+                mlflow.log_text(described, cards.MODEL_CARD, run_id=run_id)
                 model_id = packaging.log_model(model, card, run_id, {policy.MODEL_HASH: weights_hash})
                 logs.log_figures(run_id, model_id, figures)
                 if comparison is not None and compared is not None:
                     champion.log_comparison(run_id, comparison, compared)
                 version = policy.register(
-                    name, f"models:/{model_id}", model_id, run_id, origin | headline, packaging.describe(card, headline)
+                    name, f"models:/{model_id}", model_id, run_id, origin | headline, cards.description(described)
                 )
         policy.assign_aliases(name, int(version.version))
         champion.settle(name, int(version.version), compared)

@@ -1,11 +1,9 @@
-"""The reigning model of a name, back from MLflow as a model directory, and whether another takes its place."""
+"""The reigning model of a name, back from MLflow as a model directory, and the alias when another takes its place."""
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -13,30 +11,18 @@ from mlflow.entities import Metric, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from hounsfield.data.comparison import COMPARISON, Comparison
+from hounsfield.data.comparison import COMPARISON, PAGE, Comparison
 from hounsfield.data.model_store import CARD, HISTORY, PATIENTS, WEIGHTS, ModelCard
 from hounsfield.data.model_store import KIND as MODEL
 from hounsfield.data.model_store import VERSION as MODEL_VERSION
 from hounsfield.errors import ArtifactError
+from hounsfield.registry import history
 from hounsfield.registry.logs import flatten
 from hounsfield.registry.policy import CHAMPION
 from hounsfield.storage import write_manifest
 
 GATE = "gate"
 """Tag of a version, set when its registration is complete: what became of it."""
-HEADLINE = {"lung-tumour": "average_precision", "l3-slice": "f1"}
-"""The figure of the evaluation's summary by which models of a task are compared; higher is better."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the challenger becomes the champion, by which figure, and why; `difference` is None without a champion
-    or where a figure is undefined."""
-
-    promote: bool
-    metric: str
-    difference: float | None
-    reason: str
 
 
 def champion_of(name: str) -> ModelVersion | None:
@@ -60,8 +46,8 @@ def card_of(version: ModelVersion) -> ModelCard:
     return ModelCard.model_validate_json(mlflow.artifacts.load_text(f"runs:/{version.run_id}/training/{CARD}"))
 
 
-def fetch(version: ModelVersion, folder: Path) -> Path:
-    """Weights, card, history and patients of a registered version as the model directory `folder`.
+def fetch(version: ModelVersion, folder: Path, names: tuple[str, ...] = (WEIGHTS, CARD, HISTORY, PATIENTS)) -> Path:
+    """The files `names` of a registered version, weights and card among them, as the model directory `folder`.
 
     Raises:
         ArtifactError: the version was registered without one of them.
@@ -74,7 +60,7 @@ def fetch(version: ModelVersion, folder: Path) -> Path:
                 (f"models:/{version.name}/{version.version}", f"runs:/{version.run_id}/training")
             )
         ]
-        for name in (WEIGHTS, CARD, HISTORY, PATIENTS):
+        for name in names:
             found = next((path for place in places for path in place.rglob(name)), None)
             if found is None:
                 raise ArtifactError(
@@ -86,37 +72,22 @@ def fetch(version: ModelVersion, folder: Path) -> Path:
     return folder
 
 
-def verdict(task: str, challenger: dict[str, Any], champion: dict[str, Any] | None) -> Verdict:
-    """Whether a model whose evaluation has the summary `challenger` takes the place of one with `champion`.
-
-    It does when the task's headline figure, on the same patients, is not worse. Without a champion there is no place to
-    take: the first version of a name becomes champion by `hounsfield.registry.policy.assign_aliases`.
-    """
-    metric = HEADLINE[task]
-    if champion is None:
-        return Verdict(False, metric, None, "there is no champion to compare with")
-    new, old = challenger.get(metric), champion.get(metric)
-    if new is None:
-        return Verdict(False, metric, None, f"its {metric} is undefined on these patients")
-    if old is None:
-        return Verdict(True, metric, None, f"the {metric} of the champion is undefined on these patients")
-    how = "not worse than" if new >= old else "worse than"
-    return Verdict(new >= old, metric, new - old, f"{metric} {new:.4f} is {how} {old:.4f}")
-
-
 def log_comparison(run_id: str, directory: Path, comparison: Comparison) -> None:
-    """Figures of the champion, the difference and the verdict."""
+    """Figures of the champion, the differences with the ends of their 95 % intervals, the verdict and its page."""
     client = MlflowClient()
     now = client.get_run(run_id).info.start_time
     figures = flatten(comparison.champion, "champion_")
-    if comparison.difference is not None:
-        figures[f"difference_{comparison.metric}"] = comparison.difference
+    for name, found in comparison.figures.items():
+        ends = {"": found["difference"], "_low": found["low"], "_high": found["high"]}
+        figures |= {f"difference_{name}{end}": value for end, value in ends.items() if value is not None}
     client.log_batch(
         run_id,
         metrics=[Metric(key, value, now, 0) for key, value in figures.items()],
         tags=[RunTag("compared_with", comparison.champion_version), RunTag("verdict", comparison.reason)],
     )
-    client.log_artifact(run_id, str(directory / COMPARISON), "comparison")
+    for name in (COMPARISON, PAGE):
+        if (directory / name).exists():
+            client.log_artifact(run_id, str(directory / name), "comparison")
 
 
 def settle(name: str, version: int, comparison: Comparison | None) -> None:
@@ -130,8 +101,8 @@ def settle(name: str, version: int, comparison: Comparison | None) -> None:
         outcome = f"{'promoted' if comparison.promote else 'not promoted'}: {comparison.reason}"
         if comparison.promote and str(reigning.version) != comparison.champion_version:
             outcome = f"not promoted: version {reigning.version} became champion after the comparison"
-        elif comparison.promote:
-            client.set_registered_model_alias(name, CHAMPION, str(version))
+        elif comparison.promote and (now := history.move(name, version, history.GATE, comparison.reason)) != version:
+            outcome = f"not promoted: version {now} became champion after the comparison"
     elif reigning is not None and int(reigning.version) == version:
         outcome = "champion"
     client.set_model_version_tag(name, str(version), GATE, outcome)

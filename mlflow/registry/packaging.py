@@ -114,28 +114,3 @@ def metadata(card: ModelCard) -> dict[str, Any]:
     names = ("task", "architecture", "window", "image_size", "classes", "threshold")
     hashes = ("dataset_hash", "slice_set_hash", "code_version")
     return {name: getattr(card, name) for name in names + hashes} | {"input": "HU slices (N, H, W)"}
-
-
-def describe(card: ModelCard, headline: dict[str, str]) -> str:
-    """The version's description: a short model card in Markdown."""
-    output = "tumour probabilities (N, H, W)" if card.task == "lung-tumour" else "L3 probabilities (N,)"
-    window = card.window
-    lines = [
-        f"**{card.task}**, {card.architecture} with {card.parameter_count:,} parameters. **Research use only**, not a "
-        "medical device.",
-        "",
-        f"- Input: HU slices (N, H, W), any real dtype, unwindowed. Output: {output}, float32; "
-        f"decide at {card.threshold:g}.",
-        f"- Preprocessing (inside the model): [{window['lower']:g}, {window['upper']:g}] HU, "
-        f"{card.image_size[0]}x{card.image_size[1]} pixels.",
-        f"- Trained on {card.training_patients} patients, kept epoch {card.best_epoch}, code {card.code_version}.",
-        f"- Data set `{card.dataset_hash[:16]}`, slice set `{card.slice_set_hash[:16]}`.",
-    ]
-    if headline:
-        lines += [
-            "",
-            "| test figure | value |",
-            "|---|---|",
-            *(f"| {key} | {text} |" for key, text in headline.items()),
-        ]
-    return "\n".join(lines)

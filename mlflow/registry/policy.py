@@ -4,7 +4,9 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+from hounsfield.registry import history
+
+CHAMPION, CHALLENGER = history.CHAMPION, "challenger"
 FIRST_CHAMPION = "first_champion"
 """Tag of the registered model: the version that became champion by being the first."""
 
@@ -36,19 +38,32 @@ def register(
 
 
 def assign_aliases(name: str, version: int) -> None:
-    """Make `version` the challenger and, when `name` never had a champion, its first version the champion.
+    """Make the newest version the challenger and, when `name` never had a champion, its first version the champion.
+
+    The challenger stays when it is `version` or newer.
 
     Safe against registrations at the same time: all of them choose the same first version, and an older version never
     takes the challenger from a newer one. A champion that was taken away on purpose is not replaced here.
     """
     client = MlflowClient()
-    aliases = client.get_registered_model(name).aliases
-    if int(aliases.get(CHALLENGER, 0)) < version:
-        client.set_registered_model_alias(name, CHALLENGER, str(version))
-    if CHAMPION not in aliases and FIRST_CHAMPION not in client.get_registered_model(name).tags:
-        first = min(int(item.version) for item in client.search_model_versions(f"name='{name}'"))
-        client.set_registered_model_alias(name, CHAMPION, str(first))
-        client.set_registered_model_tag(name, FIRST_CHAMPION, str(first))
+    model = client.get_registered_model(name)
+    holder = int(model.aliases.get(CHALLENGER, 0))
+    if holder < version:
+        # Read again after the own write: whoever writes last has then seen all versions.
+        while holder != (newest := max(numbers(name))):
+            history.write(client.set_registered_model_alias, name, CHALLENGER, str(newest))
+            holder = int(client.get_registered_model(name).aliases.get(CHALLENGER, 0))
+        model = client.get_registered_model(name)
+    moved = {event.key for event in history.read_events(model.tags)} - {history.FIRST_KEY}
+    if CHAMPION not in model.aliases and FIRST_CHAMPION not in model.tags and not moved:
+        first = min(numbers(name))
+        history.move(name, first, history.FIRST, "the first version of its name")
+        history.write(client.set_registered_model_tag, name, FIRST_CHAMPION, str(first))
+
+
+def numbers(name: str) -> list[int]:
+    """The numbers of all versions of `name`."""
+    return [int(item.version) for item in MlflowClient().search_model_versions(f"name='{name}'")]
 
 
 def aliases_of(name: str, version: int) -> list[str]:

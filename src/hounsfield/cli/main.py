@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hounsfield import __version__
+from hounsfield.cli.models import models
 from hounsfield.errors import HounsfieldError, InputError
 from hounsfield.step import fail, parse, quiet_warnings
 
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(models, name="models")
 
 
 class Task(StrEnum):
@@ -190,6 +192,24 @@ def tune(
         "repeats": repeats, "search_seed": seed, "tracking_uri": tracking_uri,
     }  # fmt: skip
     run_tune(search, slices, data or [], cases, out or Path("runs") / f"tune-{task.value}", settings or [])
+
+
+@app.command()
+def predict(
+    task: Annotated[Task, typer.Argument(help="What to look for.")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Folder or s3:// prefix with CT series, at any depth.")
+    ],
+    model: Annotated[str, typer.Option(help="models:/NAME@ALIAS, models:/NAME/VERSION or a model folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; what is done in it is not done again.")],
+    tracking_uri: Annotated[str, typer.Option(help="MLflow with the model; else MLFLOW_TRACKING_URI.")] = "",
+    min_slices: Annotated[int, typer.Option(min=2, help="Series with fewer slices are refused.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Slices that go through the network at once.")] = 4,
+) -> None:
+    """Predict new scans: masks, measurements and slices as DICOM objects, JSON and pictures. Research use only."""
+    from hounsfield.cli.predict import run_predict
+
+    run_predict(task.value, source, model, out, tracking_uri, min_slices, batch_size)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 manifest.json    kind, version, task
 comparison.json  `Comparison`
 champion/        evaluation of the champion (`hounsfield.data.evaluation`), when there is one
+decision.html    the decision as a page, likewise
 """
 
 from pathlib import Path
@@ -14,9 +15,10 @@ from hounsfield.errors import ArtifactError
 from hounsfield.storage import read_manifest, write_json, write_manifest
 
 KIND = "comparison"
-VERSION = 1
+VERSION = 2
 COMPARISON = "comparison.json"
 CHAMPION = "champion"
+PAGE = "decision.html"
 
 
 class Comparison(BaseModel):
@@ -37,6 +39,14 @@ class Comparison(BaseModel):
     """Of the metric, challenger minus champion."""
     promote: bool
     reason: str
+    """Sentences, as on the page."""
+    figures: dict[str, dict[str, float | int | None]]
+    """By name: both models' figure, the `difference` with `low` and `high` ends of its 95 % interval, `patients` and
+    `resamples`; empty without a champion."""
+    subgroups: dict[str, dict[str, Any]]
+    """By kind and name: `patients` that carry the figures, whether it is `judged`, and the differences by figure."""
+    rules: dict[str, Any]
+    """Policy, margins, least numbers of patients, resamples and seed."""
 
 
 def write_comparison(directory: Path, comparison: Comparison) -> None:

@@ -1,0 +1,160 @@
+"""The page of a gate's decision: verdict, reasons, figures with intervals, patients and subgroups."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hounsfield.evaluation.bootstrap import Difference, Floats
+from hounsfield.evaluation.gate import Decision, Measure, Rules
+from hounsfield.evaluation.report import UNDEFINED
+from hounsfield.pages import render
+from hounsfield.plots import BLUE, INK, MUTED, ORANGE, style, svg
+
+
+def gate_page(
+    title: str,
+    decision: Decision,
+    rules: Rules,
+    pairs: Mapping[str, Floats],
+    resolution: float,
+    provenance: Sequence[tuple[str, str]],
+) -> str:
+    """Self-contained HTML.
+
+    Args:
+        pairs: by title, challenger and champion of each patient (2, patients); plotted against each other.
+        resolution: error of the average precision that the histograms' bins bring, 0 where there are none.
+        provenance: name and value of what was compared.
+    """
+    by_name = {item.name: item for item in decision.measures}
+    method = [
+        "Difference: challenger minus champion. Interval: 95 %, percentile bootstrap over patients, paired: "
+        f"{rules.resamples:,} resamples with seed {rules.seed}, each with both models on the same drawn patients."
+    ]
+    if resolution:
+        method.append(
+            "The average precision comes from each patient's histogram of scores, whose bins move it by up to "
+            f"{resolution:.2g} from the exact one of the evaluations."
+        )
+    margins = ", ".join(f"{item.title} {_value(item, item.margin)}" for item in decision.measures)
+    return render(
+        Path(__file__).with_name("gate.html.j2"),
+        title=title,
+        subtitle=f"{decision.carrying} patients carry the verdict; policy {rules.policy}",
+        tiles=[
+            {"name": "verdict", "value": "new champion" if decision.promote else "champion stays"},
+            *(
+                {"name": f"{item.title}, difference", "value": _change(item, decision.differences[item.name])}
+                for item in decision.measures
+            ),
+        ],
+        reasons=decision.reasons,
+        overall={
+            "columns": ["figure", "challenger", "champion", "difference", "95 % interval", "margin"],
+            "rows": [_row(by_name[name], found) for name, found in decision.differences.items()],
+        },
+        method=method,
+        plots=[
+            *({"svg": svg(scatter(name, both)), "caption": _counted(name, both)} for name, both in pairs.items()),
+            {
+                "svg": svg(intervals(decision)),
+                "caption": "Gain over the champion in units of the margin, with its 95 % interval; left of -1 is "
+                "beyond the margin. A margin of 0 is drawn as 1.",
+            },
+        ],
+        subgroups={
+            "columns": ["subgroup", "patients", *(f"{item.title}, difference" for item in decision.measures), "judged"],
+            "rows": [
+                [
+                    f"{group.kind}: {group.name}",
+                    group.patients,
+                    *(_with_interval(item, group.differences[item.name]) for item in decision.measures),
+                    "yes" if group.judged else "too few patients",
+                ]
+                for group in decision.groups
+            ],
+            "note": "A judged subgroup forbids the promotion when its difference is worse than the margin, whatever "
+            "its interval.",
+        },
+        provenance=[
+            *provenance,
+            ("Policy", rules.policy),
+            ("Margins", margins),
+            ("Patients needed", f"{rules.min_patients}, in a subgroup {rules.min_subgroup_patients}"),
+        ],
+    )
+
+
+def scatter(name: str, both: Floats) -> Figure:
+    """Challenger against champion of each patient, with the line on which they are equal."""
+    with style():
+        figure = Figure(figsize=(4.4, 3.8), layout="constrained")
+        axes = figure.subplots()
+        shown = both[:, np.isfinite(both).all(axis=0)]
+        low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 1.0)
+        room = 0.05 * (high - low) or 0.05
+        ends = (low - room, high + room)
+        axes.plot(ends, ends, color=MUTED, linestyle=":", linewidth=1, label="no difference")
+        axes.plot(shown[1], shown[0], "o", color=ORANGE, markersize=5, alpha=0.8, label="one patient")
+        axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="Champion", ylabel="Challenger", title=name)
+        axes.legend(loc="best")
+    return figure
+
+
+def intervals(decision: Decision) -> Figure:
+    """The gain in each figure, in units of its margin, of all patients and of the judged subgroups."""
+    lines: list[tuple[str, float, float, float, str]] = []
+    for item, colour in zip(decision.measures, (BLUE, ORANGE), strict=True):
+        own = [("all patients", decision.differences[item.name])]
+        own += [(group.name, group.differences[item.name]) for group in decision.groups if group.judged]
+        for name, found in own:
+            if found.difference is not None and found.low is not None and found.high is not None:
+                scale = item.margin or 1.0
+                low, high = sorted((item.gain(found.low) / scale, item.gain(found.high) / scale))
+                lines.append((f"{name}: {item.title}", item.gain(found.difference) / scale, low, high, colour))
+    with style():
+        figure = Figure(figsize=(5.2, 1.2 + 0.28 * len(lines)), layout="constrained")
+        axes = figure.subplots()
+        for place, (_, gain, low, high, colour) in enumerate(lines):
+            axes.hlines(place, low, high, color=colour, linewidth=1.6)
+            axes.plot([gain], [place], "o", color=colour, markersize=5)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.axvline(-1, color=MUTED, linestyle="--", linewidth=1)
+        axes.set_yticks(range(len(lines)), [line[0] for line in lines])
+        axes.set(xlabel="Gain / margin", ylim=(len(lines) - 0.5, -0.5), title="Differences")
+    return figure
+
+
+def _value(item: Measure, value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.{item.digits}f}{' ' + item.unit if item.unit else ''}"
+
+
+def _change(item: Measure, found: Difference) -> str:
+    return UNDEFINED if found.difference is None else item.shown(found.difference)
+
+
+def _interval(item: Measure, found: Difference) -> str:
+    if found.low is None or found.high is None:
+        return UNDEFINED
+    return f"{found.low:+.{item.digits}f} to {found.high:+.{item.digits}f}"
+
+
+def _with_interval(item: Measure, found: Difference) -> str:
+    return UNDEFINED if found.difference is None else f"{_change(item, found)} ({_interval(item, found)})"
+
+
+def _row(item: Measure, found: Difference) -> list[Any]:
+    better = "higher is better" if item.higher_is_better else "lower is better"
+    figures = [_value(item, found.challenger), _value(item, found.champion), _change(item, found)]
+    return [f"{item.title} ({better})", *figures, _interval(item, found), _value(item, item.margin)]
+
+
+def _counted(name: str, both: Floats) -> str:
+    known = int(np.isfinite(both).all(axis=0).sum())
+    above, below = int((both[0] > both[1]).sum()), int((both[0] < both[1]).sum())
+    return (
+        f"{name} of {known} patients: {above} higher with the challenger, {below} lower, {known - above - below} equal."
+    )

@@ -1,0 +1,178 @@
+"""What is written about one series: figures as JSON, DICOM objects and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+
+from hounsfield.body import GREATEST_HEIGHT, LEAST_HEIGHT, composition, overlay
+from hounsfield.data.series_store import SeriesRow
+from hounsfield.errors import InputError
+from hounsfield.evaluation.decision import decide
+from hounsfield.evaluation.prediction import log_odds, probability
+from hounsfield.predict import figures, objects
+from hounsfield.predict.lesions import Lesion, components, measure
+from hounsfield.predict.model import USE, Predictor
+from hounsfield.predict.series import Candidate, Volume
+
+DICOM = "dicom"
+SEGMENTATION, REPORT, KEY_SLICE = "segmentation.dcm", "report.dcm", "key-slice.dcm"
+_DIGITS = 6
+
+
+class UnpredictableError(Exception):
+    """A result that cannot be trusted, with its reason code and sentence."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(f"{reason}: {sentence}")
+        self.reason, self.sentence = reason, sentence
+
+
+def tumour(
+    candidate: Candidate, volume: Volume, scores: npt.NDArray[np.float32], predictor: Predictor, out: Path
+) -> dict[str, Any]:
+    """Write SEG, report and picture of the lesions of a series into `out`; returns its figures.
+
+    Args:
+        scores: log-odds (slice, row, column) on the grid of `volume`.
+
+    Raises:
+        ObjectError: the source headers do not allow a DICOM result.
+        UnpredictableError: there are more lesions than a segmentation of ours holds.
+    """
+    mask = scores >= np.float32(log_odds(predictor.network.card.threshold))
+    labelled, count = components(mask)
+    if count > objects.MOST_SEGMENTS:
+        raise UnpredictableError(
+            "too-many-lesions",
+            f"the network marks {count} separate regions (limit {objects.MOST_SEGMENTS}): "
+            "the model does not fit this series",
+        )
+    lesions = measure(labelled, volume.row.spacing)
+    (out / DICOM).mkdir()
+    sources = candidate.headers()
+    with objects.objects_of(sources):
+        seg = None
+        if lesions:
+            on_source = candidate.to_source(labelled.astype(np.uint8)).astype(np.uint8, copy=False)
+            seg = objects.segmentation(sources, on_source, count, candidate.series.grid.spacing, predictor)
+            seg.save_as(out / DICOM / SEGMENTATION, enforce_file_format=True)
+        report = objects.report(sources, seg, lesions, predictor)
+        report.save_as(out / DICOM / REPORT, enforce_file_format=True)
+    if lesions:
+        largest = int(mask.sum(axis=(1, 2), dtype=np.int64).argmax())
+        shown = [lesion for lesion in lesions if lesion.slice == largest]
+        title = f"slice {largest + 1} of {len(mask)}, the largest section"
+        picture = figures.section(
+            volume.hu[largest], volume.row.spacing[1:], title, figures.LUNG_AND_SOFT_TISSUE, mask[largest], shown
+        )
+        (out / "largest-section.png").write_bytes(picture)
+    return {
+        "lesions": [_described(lesion, volume.positions_mm) for lesion in lesions],
+        "total": {
+            "lesions": count,
+            "volume_ml": _rounded(sum(lesion.volume_ml for lesion in lesions)),
+            "longest_axial_diameter_mm": _rounded(max((item.diameters.longest_mm for item in lesions), default=0.0)),
+        },
+    }
+
+
+def l3(
+    candidate: Candidate, volume: Volume, scores: npt.NDArray[np.float32], predictor: Predictor, out: Path
+) -> dict[str, Any]:
+    """Write curve and, when L3 was found, its slice as PNG and as key object selection; returns the figures.
+
+    Between two slices the more probable one is taken.
+
+    Args:
+        scores: log-odds (slices,).
+
+    Raises:
+        ObjectError: the source headers do not allow a DICOM result.
+    """
+    chances, threshold = probability(scores), predictor.network.card.threshold
+    decision = decide(chances, threshold)
+    around = int(np.floor(decision.centre)), int(np.ceil(decision.centre))
+    index = max(around, key=lambda k: float(chances[k])) if decision.detected else None
+    (out / "probability.png").write_bytes(figures.curve(chances, threshold, index))
+    described: dict[str, Any] = {
+        "found": index is not None,
+        "highest_probability": _rounded(float(chances.max())),
+        "probability": [_rounded(float(value)) for value in chances],
+    }
+    if index is None:
+        return described
+    title = f"L3: slice {index + 1} of {len(volume.hu)}"
+    picture = figures.section(volume.hu[index], volume.row.spacing[1:], title, figures.SOFT_TISSUE)
+    (out / "slice.png").write_bytes(picture)
+    sources = candidate.headers()
+    at = len(sources) - 1 - index if candidate.turn.flip[0] else index
+    (out / DICOM).mkdir()
+    with objects.objects_of(sources):
+        selection = objects.key_slice(sources, sources[at], title, predictor)
+        selection.save_as(out / DICOM / KEY_SLICE, enforce_file_format=True)
+    described["body_composition"] = areas(volume.hu[index], volume.row.spacing[1:], sources[at], out)
+    place = {"slice": index + 1, "slices": len(volume.hu), "position_mm": _rounded(volume.positions_mm[index])}
+    return {**described, **place, "slice_probability": _rounded(float(chances[index]))}
+
+
+def areas(hu: npt.NDArray[np.int16], spacing: Sequence[float], header: Dataset, out: Path) -> dict[str, Any]:
+    """Areas at L3 with an overlay in `out`; a slice that cannot be measured gives the reason among the doubts.
+
+    Args:
+        hu: (row, column), rows from front to back, columns from right to left.
+        spacing: edges of a pixel in mm (row to row, column to column).
+        header: of the slice; the patient's height is looked for in it.
+    """
+    try:
+        height = float(header.get("PatientSize") or 0)
+    except (TypeError, ValueError):
+        height = 0.0
+    edges = spacing[0], spacing[1]
+    try:
+        result = composition(hu, edges, height if LEAST_HEIGHT <= height <= GREATEST_HEIGHT else None)
+    except InputError as error:
+        return {"doubts": [str(error)]}
+    (out / "body-composition.png").write_bytes(overlay(hu, edges, result))
+    return result.to_dict()
+
+
+def described(task: str, row: SeriesRow, predictor: Predictor, figures_of_task: dict[str, Any]) -> dict[str, Any]:
+    """The content of `result.json`: nothing in it names patient, study or image."""
+    return {
+        "task": task,
+        "series": row.key,
+        "patient": row.patient,
+        "image": {
+            "slices": row.slices,
+            "rows": row.rows,
+            "columns": row.columns,
+            "spacing_mm": list(row.spacing),
+            "flags": row.flags,
+            "pixel_sha256": row.pixel_sha256,
+        },
+        "provenance": predictor.provenance(),
+        "use": USE,
+        **figures_of_task,
+    }
+
+
+def _described(lesion: Lesion, positions: list[float]) -> dict[str, Any]:
+    return {
+        "lesion": lesion.number,
+        "voxels": lesion.voxels,
+        "volume_ml": _rounded(lesion.volume_ml),
+        "longest_axial_diameter_mm": _rounded(lesion.diameters.longest_mm),
+        "perpendicular_mm": _rounded(lesion.diameters.perpendicular_mm),
+        "slice": lesion.slice + 1,
+        "position_mm": positions[lesion.slice],
+        "first_slice": lesion.first_slice + 1,
+        "last_slice": lesion.last_slice + 1,
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(value, _DIGITS)

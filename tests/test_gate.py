@@ -1,0 +1,329 @@
+"""The champion gate: the paired bootstrap against scipy, the rules one by one, and the page."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+from sklearn.metrics import average_precision_score
+
+from hounsfield.components.compare_models.config import Config
+from hounsfield.components.compare_models.measures import by_patient, detection_trial, groups_of
+from hounsfield.data.series_store import SeriesRow, SeriesStoreWriter
+from hounsfield.data.slice_set import SliceSet
+from hounsfield.errors import ArtifactError, InputError
+from hounsfield.evaluation.bootstrap import (
+    FINE_BINS,
+    FineHistogram,
+    Floats,
+    MeanFigure,
+    PooledPrecision,
+    coarse,
+    fine_bins,
+    paired_difference,
+)
+from hounsfield.evaluation.gate import Decision, Measure, Policy, Rules, decide
+from hounsfield.evaluation.gate_page import gate_page
+
+RULES = Rules("newer", min_patients=10, min_subgroup_patients=5, resamples=2000, seed=0)
+PATIENTS = 24
+
+
+def scipy_interval(statistic: object, data: Sequence[Floats], seed: int, resamples: int) -> tuple[float, float]:
+    drawn = stats.bootstrap(
+        data, statistic, paired=True, vectorized=False, n_resamples=resamples, batch=500, method="percentile",
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return drawn.confidence_interval.low, drawn.confidence_interval.high
+
+
+def test_bootstrap_of_a_mean_is_that_of_scipy() -> None:
+    generator = np.random.default_rng(5)
+    both = generator.uniform(0.3, 0.9, (2, PATIENTS))
+    found = paired_difference(MeanFigure(both, np.ones(PATIENTS)), 10_000, seed=3)
+    low, high = scipy_interval(lambda new, old: new.mean() - old.mean(), (both[0], both[1]), 3, 10_000)
+    assert found.difference == pytest.approx(both[0].mean() - both[1].mean(), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
+    unpaired = stats.bootstrap(both, lambda a, b, axis: a.mean(axis) - b.mean(axis), method="percentile", rng=3)
+    assert abs(found.low - unpaired.confidence_interval.low) > 1e-3  # type: ignore[operator]
+
+
+def test_bootstrap_of_a_mean_over_cases_is_that_of_scipy() -> None:
+    """Patients with none, one or three cases: a resample's mean is over its cases, not over its patients."""
+    generator = np.random.default_rng(6)
+    cases = generator.choice([0.0, 1.0, 3.0], PATIENTS)
+    totals = generator.uniform(0, 9, (2, PATIENTS)) * cases
+    found = paired_difference(MeanFigure(totals, cases), 2000, seed=1)
+    low, high = scipy_interval(
+        lambda new, old, count: (new.sum() - old.sum()) / count.sum(), (totals[0], totals[1], cases), 1, 2000
+    )
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
+
+
+def pixels(seed: int, patients: int = 12, size: int = 300) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Scores (2, patients, size) of a better and a worse model, and truth (patients, size)."""
+    generator = np.random.default_rng(seed)
+    truth = generator.random((patients, size)) < generator.uniform(0, 0.2, (patients, 1))
+    truth[0] = False
+    signal = truth * np.array([3.0, 2.0])[:, None, None] - 2
+    return (signal + generator.normal(0, 1.5, (2, patients, size))).astype(np.float32), truth
+
+
+def pooled(scores: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_], bins: int) -> PooledPrecision:
+    kept = []
+    for own in scores:
+        histograms = [FineHistogram() for _ in own]
+        for histogram, row, labels in zip(histograms, own, truth, strict=True):
+            histogram.update(row[:100], labels[:100])
+            histogram.update(row[100:], labels[100:])
+        kept.append(coarse(np.stack([histogram.counts for histogram in histograms]), bins))
+    width = max(negatives.shape[1] for negatives, _ in kept)
+    negatives, positives = (
+        np.stack([np.pad(pair[place], ((0, 0), (0, width - pair[place].shape[1]))) for pair in kept])
+        for place in range(2)
+    )
+    return PooledPrecision(negatives, positives)
+
+
+def test_bootstrap_of_average_precision_is_that_of_scipy() -> None:
+    """Scores on a grid that the bins keep: scikit-learn on the pixels of the drawn patients is the same statistic."""
+    scores, truth = pixels(1, patients=8)
+    scores = np.round(scores * 4) / 4
+
+    def statistic(rows: Floats) -> float:
+        drawn = rows.astype(int)
+        new, old = (average_precision_score(truth[drawn].ravel(), own[drawn].ravel()) for own in scores)
+        return float(new - old)
+
+    found = paired_difference(pooled(scores, truth, 1 << 15), 1000, seed=2)
+    low, high = scipy_interval(statistic, (np.arange(8.0),), 2, 1000)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
+    for own, value in zip(scores, (found.challenger, found.champion), strict=True):
+        assert value == pytest.approx(average_precision_score(truth.ravel(), own.ravel()), abs=1e-12)
+
+
+def test_coarse_bins_keep_average_precision_close() -> None:
+    scores, truth = pixels(2, patients=30, size=3000)
+    exact = [average_precision_score(truth.ravel(), own.ravel()) for own in scores]
+    errors = {}
+    for bins in (50, 2000):
+        figure = pooled(scores, truth, bins)
+        assert figure.positives.shape[2] <= bins
+        assert figure.positives.sum() == 2 * truth.sum()
+        assert figure.negatives.sum() == 2 * (~truth).sum()
+        errors[bins] = np.abs(figure.of(np.ones((1, 30)))[:, 0] - exact).max()
+    assert errors[2000] < 1e-3 < errors[50]
+
+
+def test_fine_bins_follow_the_order_of_the_scores() -> None:
+    generator = np.random.default_rng(0)
+    scores = np.sort(generator.normal(0, 1, 5000) * 10.0 ** generator.integers(-8, 6, 5000)).astype(np.float32)
+    ordered = np.concatenate([np.float32([-np.inf]), scores, np.float32([np.inf])])
+    bins = fine_bins(ordered)
+    assert (np.diff(bins) >= 0).all()
+    assert (bins[0], bins[-1]) == (0, FINE_BINS - 1)
+    zero = fine_bins(np.float32([-0.0, 0.0, 1e-30, -1e-30]))
+    assert zero[0] == zero[1] == zero[2] == zero[3] + 1
+    with pytest.raises(InputError, match="NaN"):
+        FineHistogram().update(np.float32([np.nan]), np.array([True]))
+
+
+def test_resamples_without_a_tumour_are_left_out() -> None:
+    totals, cases = np.array([[0.9, 0.0, 0.0], [0.5, 0.0, 0.0]]), np.array([1.0, 0.0, 0.0])
+    found = paired_difference(MeanFigure(totals, cases), 3000, seed=0)
+    assert found.low == found.high == pytest.approx(0.4)
+    assert found.resamples / 3000 == pytest.approx(1 - (2 / 3) ** 3, abs=0.03)
+    nobody = paired_difference(MeanFigure(totals, np.zeros(3)), 1000, seed=0)
+    assert (nobody.difference, nobody.low, nobody.resamples) == (None, None, 0)
+    without = PooledPrecision(np.ones((2, 3, 4)), np.zeros((2, 3, 4)))
+    assert paired_difference(without, 1000, seed=0).challenger is None
+
+
+def verdict(
+    gain: float,
+    noise: float = 0.01,
+    second: float = 0.0,
+    parameters: tuple[int, int] = (100, 100),
+    patients: int = PATIENTS,
+    groups: Sequence[dict[str, str]] | None = None,
+    per_patient: Floats | None = None,
+    lower_is_better: bool = False,
+    **rules: object,
+) -> Decision:
+    """Of a challenger that is `gain` above the champion in the headline figure and `second` in the other."""
+    generator = np.random.default_rng(1)
+    old = generator.uniform(0.4, 0.8, patients)
+    change = generator.normal(0, noise, patients)
+    change = change - change.mean() + gain
+    new = old + (change if per_patient is None else per_patient)
+    ones = np.ones(patients)
+    measures = [
+        Measure("dice", "mean Dice", MeanFigure(np.stack([new, old]), ones), 0.02, not lower_is_better),
+        Measure("rate", "detection rate", MeanFigure(np.stack([old + second, old]), ones), 0.02, True),
+    ]
+    own = replace(RULES, **rules)  # type: ignore[arg-type]
+    return decide(measures, [True] * patients, groups or [{}] * patients, parameters, own)
+
+
+@pytest.mark.parametrize("policy", ["better", "simpler", "newer"])
+def test_better_becomes_champion_under_every_policy(policy: Policy) -> None:
+    found = verdict(0.05, policy=policy)
+    assert found.promote
+    assert found.reason.startswith("It is better: the mean Dice differs by +0.0500 (95 % interval +0.0")
+
+
+@pytest.mark.parametrize(
+    ("policy", "parameters", "promote", "sentence"),
+    [
+        ("better", (50, 100), False, "not worse within the margin of 0.0200, but not better"),
+        ("simpler", (50, 100), True, "and simpler, with 50 parameters instead of 100"),
+        ("simpler", (100, 100), False, "but not simpler, which the policy asks for: it has 100 parameters"),
+        ("newer", (200, 100), True, "and newer"),
+    ],
+)
+def test_not_worse_is_for_the_policy_to_decide(
+    policy: Policy, parameters: tuple[int, int], promote: bool, sentence: str
+) -> None:
+    found = verdict(-0.005, policy=policy, parameters=parameters)
+    assert (found.promote, sentence in found.reason) == (promote, True), found.reason
+
+
+def test_worse_and_uncertain_are_refused() -> None:
+    worse = verdict(-0.05)
+    assert not worse.promote
+    assert worse.reason.startswith("It is worse:")
+    uncertain = verdict(0.0, noise=0.2)
+    assert not uncertain.promote
+    assert uncertain.reason.startswith("It is not shown to be as good:")
+    assert "a loss of more than the margin of 0.0200 is not excluded" in uncertain.reason
+
+
+def test_lower_is_better_turns_the_sign() -> None:
+    assert verdict(-0.05, lower_is_better=True, policy="better").promote
+    assert verdict(0.05, lower_is_better=True).reason.startswith("It is worse")
+
+
+def test_second_figure_forbids() -> None:
+    found = verdict(0.05, second=-0.03)
+    assert not found.promote
+    assert found.reasons[0] == "Detection rate falls behind by more than the margin of 0.0200: -0.0300."
+    assert found.reasons[1].startswith("Without that it would have become champion: it is better")
+    assert verdict(0.05, second=-0.01).promote
+
+
+def test_too_few_patients_carry_no_verdict() -> None:
+    found = verdict(0.05, patients=9)
+    assert not found.promote
+    assert found.reasons[0].startswith("Too few patients carry the verdict: 9 of the 9 test patients")
+    assert verdict(0.05, patients=10).promote
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tumour site", "chest-wall"), ("manufacturer", "ACME")])
+def test_subgroup_that_gets_worse_forbids(kind: str, name: str) -> None:
+    change = np.full(PATIENTS, 0.1)
+    change[:6] = -0.03
+    groups = [{kind: name} if place < 6 else {kind: "other"} for place in range(PATIENTS)]
+    found = verdict(0.0, per_patient=change, groups=groups)
+    assert not found.promote
+    assert found.reasons[0] == (
+        f"Among the 6 patients of {kind} {name} the mean Dice falls behind by more than the margin of 0.0200: -0.0300."
+    )
+    assert [(group.name, group.patients) for group in found.groups] == sorted([(name, 6), ("other", 18)])
+    small = verdict(0.0, per_patient=change, groups=groups, min_subgroup_patients=7)
+    assert small.promote
+    assert [group.judged for group in small.groups if group.name == name] == [False]
+
+
+def test_undefined_headline_is_refused() -> None:
+    measure = Measure("dice", "mean Dice", MeanFigure(np.zeros((2, 3)), np.zeros(3)), 0.02, True)
+    found = decide([measure], [False] * 3, [{}] * 3, (1, 1), replace(RULES, min_patients=1))
+    assert (found.promote, found.reasons[-1]) == (False, "The mean Dice is undefined on these patients.")
+
+
+def test_same_data_same_verdict_and_page() -> None:
+    groups = [{"slice thickness": "0 to 1.5 mm" if place % 2 else "over 3 mm"} for place in range(PATIENTS)]
+    pages = []
+    for _ in range(2):
+        found = verdict(0.03, groups=groups)
+        pairs = {"Dice": np.stack([np.linspace(0.5, 0.9, PATIENTS), np.linspace(0.4, 0.8, PATIENTS)])}
+        pages.append(gate_page("lung-tumour", found, RULES, pairs, 2e-4, [("Champion", "version 1 <of> a name")]))
+    assert pages[0] == pages[1]
+    page = pages[0]
+    assert found.reasons[0] in page
+    assert found.differences["dice"].low is not None
+    for text in (
+        "new champion",
+        "Research use only",
+        "2,000 resamples with seed 0",
+        "up to 0.0002 from the exact one",
+        f"{found.differences['dice'].low:+.4f} to {found.differences['dice'].high:+.4f}",
+        "slice thickness: over 3 mm",
+        "version 1 &lt;of&gt; a name",
+        "Dice of 24 patients: 24 higher with the challenger, 0 lower, 0 equal.",
+    ):
+        assert text in page, text
+    assert page.count("<svg") == 2
+
+
+def test_slice_errors_are_averaged_over_labelled_series(tmp_path: Path) -> None:
+    """Patient a has two labelled series, b one, c none; an undetected series keeps its error."""
+    series = [("c", None, True), ("a", 2.0, True), ("b", 9.0, False), ("a", 4.0, True)]
+    for name, shift in (("new", 0.0), ("old", 3.0)):
+        rows = [
+            {"patient": key, "error_mm": None if error is None else error + shift, "detected": found or name == "new"}
+            for key, error, found in series
+        ]
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name / "patients.parquet")
+    tables = [by_patient(tmp_path / name, ["a", "b", "c"]) for name in ("new", "old")]
+    found = detection_trial(Config(), tables, [{}, {}, {}])
+    assert found.carrying == [True, True, False]
+    error, rate = (paired_difference(item.figure, 1000, 0) for item in found.measures)
+    assert (error.challenger, error.champion, error.difference) == pytest.approx((5.0, 8.0, -3.0))
+    assert (rate.challenger, rate.champion) == pytest.approx((1.0, 2 / 3))
+    assert [item.higher_is_better for item in found.measures] == [False, True]
+    assert found.pairs["Slice error, mm"].tolist() == [[3.0, 9.0], [6.0, 12.0]]
+    with pytest.raises(ArtifactError, match="is of 3 patients, expected the 2 test patients"):
+        by_patient(tmp_path / "new", ["a", "b"])
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        by_patient(tmp_path / "none", ["a"])
+
+
+def test_groups_of_patients(tmp_path: Path) -> None:
+    index = [
+        SimpleNamespace(patient="a", series="s1", spacing_slice=5.0, subgroup="chest-wall"),
+        SimpleNamespace(patient="a", series="s2", spacing_slice=5.0, subgroup="chest-wall"),
+        SimpleNamespace(patient="b", series="s3", spacing_slice=2.5, subgroup=""),
+        SimpleNamespace(patient="b", series="s3", spacing_slice=2.5, subgroup=""),
+    ]
+    slices = cast(SliceSet, SimpleNamespace(index=index))
+    rows = {"a": [0, 1], "b": [2, 3]}
+    assert groups_of(slices, rows, None) == [
+        {"tumour site": "chest-wall", "slice thickness": "over 3 mm", "manufacturer": ""},
+        {"tumour site": "", "slice thickness": "1.5 to 3 mm", "manufacturer": ""},
+    ]
+    (tmp_path / "store").mkdir()
+    writer = SeriesStoreWriter(tmp_path / "store")
+    for key, maker, thickness in (("s1", "ACME", 1.5), ("s2", "Other", 1.0), ("s3", "ACME ", None)):
+        row = series_row(key, manufacturer=maker, slice_thickness=thickness)
+        writer.add(row, [0.0, 2.5, 5.0], [0, 0, 0])
+    writer.finish()
+    assert groups_of(slices, rows, tmp_path / "store") == [
+        {"tumour site": "chest-wall", "slice thickness": "0 to 1.5 mm", "manufacturer": "several"},
+        {"tumour site": "", "slice thickness": "1.5 to 3 mm", "manufacturer": "ACME"},
+    ]
+
+
+def series_row(key: str, **more: object) -> SeriesRow:
+    return SeriesRow(
+        key=key, patient="p", slices=3, rows=4, columns=5, spacing_slice=2.5, spacing_row=0.7, spacing_column=0.7,
+        origin=[0.0] * 3, direction=[0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0], pixel_sha256="a", sop_sha256="b",
+        source="dicom", **more,  # type: ignore[arg-type]
+    )  # fmt: skip

@@ -1,0 +1,302 @@
+"""Predictions on small CT series: masks, DICOM objects, figures, refusals and what is left out of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dicom_factory as factory
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+from predict_networks import (
+    BOXES,
+    BRIGHT_HU,
+    DATASET,
+    SHAPE,
+    SPACING,
+    WEIGHTS_HASH,
+    dicom_errors,
+    leaves,
+    predict,
+    result,
+    scan,
+)
+from pydicom.dataset import FileDataset
+from pydicom.uid import MRImageStorage
+
+from hounsfield import __version__
+from hounsfield.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _pseudonym_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOUNSFIELD_PSEUDONYM_KEY", "a key of the tests")
+
+
+def truth() -> npt.NDArray[np.uint8]:
+    mask = np.zeros(SHAPE, np.uint8)
+    for number, box in BOXES.items():
+        mask[box] = number
+    return mask
+
+
+@pytest.fixture(scope="module")
+def lung(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[FileDataset], dict[str, Any]]:
+    """Result folder, source images and figures of a series with two boxes."""
+    folder = tmp_path_factory.mktemp("lung")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUNSFIELD_PSEUDONYM_KEY", "a key of the tests")
+        sources = factory.write_series(folder / "in" / "Roentgen" / "ct", scan())
+        (outcome,) = predict(folder / "in", folder / "out")
+    assert outcome.status == "predicted"
+    place, figures = result(folder / "out")
+    assert place.name == outcome.series == figures["series"]
+    return place, sources, figures
+
+
+def test_figures_are_those_of_the_boxes(lung: tuple[Path, list[FileDataset], dict[str, Any]]) -> None:
+    figures = lung[2]
+    large, small = figures["lesions"]
+    assert large["volume_ml"] == pytest.approx(6 * 10 * 20 * 2.5 * 0.8 * 0.8 / 1000, abs=1e-6)
+    assert large["longest_axial_diameter_mm"] == pytest.approx(np.hypot(8, 16), abs=1e-6)
+    assert large["perpendicular_mm"] == pytest.approx(np.hypot(8, 16) / 2, abs=1e-6)
+    assert (large["first_slice"], large["last_slice"], large["slice"], large["position_mm"]) == (3, 8, 3, 105.0)
+    assert small["voxels"] == 2 * 4 * 3
+    assert figures["total"]["lesions"] == 2
+    assert figures["total"]["volume_ml"] == pytest.approx(large["volume_ml"] + small["volume_ml"], abs=1e-6)
+    assert figures["total"]["longest_axial_diameter_mm"] == large["longest_axial_diameter_mm"]
+    assert "Research use only" in figures["use"]
+    with Image.open(lung[0] / "largest-section.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert (pixels[..., 0] - pixels[..., 1] > 100).sum() > 50
+
+
+def test_segmentation_loads_over_the_images(lung: tuple[Path, list[FileDataset], dict[str, Any]]) -> None:
+    folder, sources, _ = lung
+    path = folder / "dicom" / "segmentation.dcm"
+    seg = hd.seg.segread(path)
+    assert [item.SegmentLabel for item in seg.SegmentSequence] == ["Neoplasm 1", "Neoplasm 2"]
+    assert {item.SegmentedPropertyTypeCodeSequence[0].CodeValue for item in seg.SegmentSequence} == {"108369006"}
+    assert seg.StudyInstanceUID == sources[0].StudyInstanceUID
+    assert seg.PatientID == factory.PATIENT_ID
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == sources[0].SeriesInstanceUID
+    by_source = seg.get_pixels_by_source_instance([item.SOPInstanceUID for item in sources], combine_segments=True)
+    np.testing.assert_array_equal(by_source, truth())
+    plain, frames = pydicom.dcmread(path), np.zeros(SHAPE, np.uint8)
+    for frame, pixels in zip(plain.PerFrameFunctionalGroupsSequence, plain.pixel_array, strict=True):
+        z = float(frame.PlanePositionSequence[0].ImagePositionPatient[2])
+        number = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        frames[round((z - 100) / SPACING[0])] += (pixels * number).astype(np.uint8)
+    np.testing.assert_array_equal(frames, truth())
+
+
+def test_segmentation_lies_on_the_images_in_simpleitk(
+    lung: tuple[Path, list[FileDataset], dict[str, Any]],
+) -> None:
+    folder, sources, _ = lung
+    placed = hd.seg.segread(folder / "dicom" / "segmentation.dcm").get_volume(combine_segments=True)
+    placed = placed.to_patient_orientation("HPL")
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(Path(sources[0].filename).parent))
+    image = sitk.ReadImage(files)
+    start = placed.map_indices_to_reference(np.array([[0, 0, 0]]))[0]
+    index = image.TransformPhysicalPointToIndex(start.tolist())
+    array = sitk.GetArrayFromImage(image)
+    depth, rows, columns = placed.array.shape
+    block = (slice(index[2], index[2] + depth), slice(index[1], index[1] + rows), slice(index[0], index[0] + columns))
+    np.testing.assert_array_equal(placed.array > 0, array[block] == BRIGHT_HU)
+    assert (array == BRIGHT_HU).sum() == (placed.array > 0).sum()
+    assert placed.spacing == pytest.approx(image.GetSpacing()[::-1])
+    raw = sitk.ReadImage(str(folder / "dicom" / "segmentation.dcm"))
+    assert (sitk.GetArrayFromImage(raw) > 0).sum() == (truth() > 0).sum()
+
+
+def test_report_has_the_figures_and_refers_to_segments(lung: tuple[Path, list[FileDataset], dict[str, Any]]) -> None:
+    folder, sources, figures = lung
+    document = hd.sr.srread(folder / "dicom" / "report.dcm")
+    content = document.content
+    assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    groups = content.get_volumetric_roi_measurement_groups()
+    seg = pydicom.dcmread(folder / "dicom" / "segmentation.dcm")
+    for number, (group, lesion) in enumerate(zip(groups, figures["lesions"], strict=True), start=1):
+        values = {item.name.meaning: (float(item.value), item.unit.value) for item in group.get_measurements()}
+        assert values["Volume"] == (pytest.approx(lesion["volume_ml"], abs=1e-6), "mL")
+        assert values["Long axis"] == (pytest.approx(lesion["longest_axial_diameter_mm"], abs=1e-6), "mm")
+        assert values["Perpendicular Axis"] == (pytest.approx(lesion["perpendicular_mm"], abs=1e-6), "mm")
+        segment = group.referenced_segment
+        assert segment.referenced_sop_instance_uid == seg.SOPInstanceUID
+        assert segment.referenced_segment_numbers in (number, [number])
+        assert group.tracking_uid == seg.SegmentSequence[number - 1].TrackingUID
+    (total,) = content.get_image_measurement_groups()
+    assert float(total.get_measurements()[0].value) == pytest.approx(figures["total"]["volume_ml"], abs=1e-6)
+    assert document.StudyInstanceUID == sources[0].StudyInstanceUID
+
+
+def test_every_object_names_model_version_data_and_code(
+    lung: tuple[Path, list[FileDataset], dict[str, Any]],
+) -> None:
+    folder, _, figures = lung
+    for text in (
+        leaves(pydicom.dcmread(folder / "dicom" / "segmentation.dcm")),
+        leaves(pydicom.dcmread(folder / "dicom" / "report.dcm")),
+        json.dumps(figures["provenance"]),
+    ):
+        for part in ("ward lung-tumour", DATASET, WEIGHTS_HASH, __version__):
+            assert part in text
+    assert figures["provenance"]["model_version"] == "3"
+
+
+def test_nothing_outside_the_dicom_folder_identifies(
+    lung: tuple[Path, list[FileDataset], dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, sources, _ = lung
+    secrets = {factory.PATIENT_ID, "Roentgen", "Wilhelmina", factory.BIRTH_DATE, sources[0].StudyInstanceUID}
+    secrets |= {sources[0].SeriesInstanceUID, factory.ISSUER} | {item.SOPInstanceUID for item in sources}
+    written = [path for path in folder.parent.rglob("*") if path.is_file()]
+    for path in written:
+        assert not any(secret in str(path.relative_to(folder.parent)) for secret in secrets)
+        if path.parent.name != "dicom":
+            content = path.read_bytes()
+            assert not any(secret.encode() in content for secret in secrets)
+    assert {path.name for path in written} == {
+        "manifest.json", "result.json", "results.json", "largest-section.png", "segmentation.dcm", "report.dcm"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "orientation",
+    [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, -1, 0), (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1)],
+    ids=["axial", "prone", "upside-down", "sagittal", "coronal"],
+)
+def test_mask_is_in_the_geometry_of_the_source(orientation: tuple[float, ...], tmp_path: Path) -> None:
+    hu = np.full((40, 40, 40), -800, np.int16)
+    hu[2:5, 10:30, 4:9] = hu[5, 10:14, 4:9] = BRIGHT_HU
+    sources = factory.write_series(tmp_path / "in", hu, orientation=orientation, spacing=(2.0, 0.5, 0.75))
+    predict(tmp_path / "in", tmp_path / "out")
+    folder, figures = result(tmp_path / "out")
+    seg = hd.seg.segread(folder / "dicom" / "segmentation.dcm")
+    got = seg.get_pixels_by_source_instance([item.SOPInstanceUID for item in sources], combine_segments=True)
+    np.testing.assert_array_equal(got > 0, hu == BRIGHT_HU)
+    assert figures["total"]["volume_ml"] == pytest.approx((hu == BRIGHT_HU).sum() * 2.0 * 0.5 * 0.75 / 1000, abs=1e-6)
+
+
+def test_no_lesion_gives_a_report_of_none_and_no_segmentation(tmp_path: Path) -> None:
+    factory.write_series(tmp_path / "in", scan({}))
+    (outcome,) = predict(tmp_path / "in", tmp_path / "out")
+    folder, figures = result(tmp_path / "out")
+    assert outcome.figures == {"lesions": 0, "volume_ml": 0.0, "longest_axial_diameter_mm": 0.0}
+    assert figures["lesions"] == []
+    assert [path.name for path in (folder / "dicom").iterdir()] == ["report.dcm"]
+    content = hd.sr.srread(folder / "dicom" / "report.dcm").content
+    assert content.get_volumetric_roi_measurement_groups() == []
+    (total,) = content.get_image_measurement_groups()
+    assert float(total.get_measurements()[0].value) == 0
+
+
+def test_what_is_done_is_not_done_again_unless_the_model_changed(tmp_path: Path) -> None:
+    factory.write_series(tmp_path / "in", scan())
+    predict(tmp_path / "in", tmp_path / "out")
+    folder, _ = result(tmp_path / "out")
+    before = (folder / "dicom" / "segmentation.dcm").read_bytes()
+    (again,) = predict(tmp_path / "in", tmp_path / "out")
+    assert again.status == "done"
+    assert again.figures["lesions"] == 2
+    assert (folder / "dicom" / "segmentation.dcm").read_bytes() == before
+    (newer,) = predict(tmp_path / "in", tmp_path / "out", version="4")
+    assert newer.status == "predicted"
+    assert result(tmp_path / "out")[1]["provenance"]["model_version"] == "4"
+
+
+def spoil(dataset: FileDataset, k: int) -> None:
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    dataset.Modality = "MR"
+
+
+def without_hu(dataset: FileDataset, k: int) -> None:
+    del dataset.RescaleSlope, dataset.RescaleIntercept
+
+
+def cut_short(dataset: FileDataset, k: int) -> None:
+    if k == 4:
+        dataset.PixelData = dataset.PixelData[:100]
+
+
+def without_frame_of_reference(dataset: FileDataset, k: int) -> None:
+    del dataset.FrameOfReferenceUID
+
+
+def impossible_study(dataset: FileDataset, k: int) -> None:
+    dataset.StudyDate = "yesterday"
+
+
+def test_bad_series_are_refused_with_their_reasons_and_the_rest_is_predicted(tmp_path: Path) -> None:
+    data = tmp_path / "in"
+    factory.write_series(data / "deep" / "good", scan())
+    factory.write_series(data / "mr", scan(), change=spoil)
+    factory.write_series(data / "no-hu", scan(), change=without_hu)
+    factory.write_series(data / "three", scan()[:3])
+    factory.write_series(data / "cut", scan(), change=cut_short)
+    factory.write_series(data / "no-frame", scan(), change=without_frame_of_reference)
+    factory.write_series(data / "gap", np.delete(scan(), 5, axis=0), step=None, change=gap)
+    (data / "notes.txt").write_text("seen by Dr. Roentgen")
+    outcomes = predict(data, tmp_path / "out")
+    table = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [item["series"] for item in table["series"]] == [item.series for item in outcomes]
+    reasons = sorted((item.status, item.reason) for item in outcomes)
+    assert reasons == [
+        ("predicted", ""),
+        ("refused", "missing-slices"),
+        ("refused", "no-identifiers"),
+        ("refused", "not-hu"),
+        ("refused", "too-few-slices"),
+        ("refused", "unreadable"),
+    ]
+    assert all(item.sentence for item in outcomes if item.status == "refused")
+    assert table["files_not_used"]["not-ct"]["files"] == 12
+    assert table["files_not_used"]["not-dicom"]["files"] == 1
+    assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir()]) == 1
+    assert "Roentgen" not in json.dumps(table)
+
+
+def gap(dataset: FileDataset, k: int) -> None:
+    if k >= 5:
+        dataset.ImagePositionPatient = [-40.0, -30.0, 100.0 + 2.5 * (k + 1)]
+
+
+def test_nothing_to_predict_is_one_error_with_the_reasons(tmp_path: Path) -> None:
+    factory.write_series(tmp_path / "in", scan()[:3])
+    with pytest.raises(InputError, match=r"no series was predicted: too-few-slices .1 series: 3 of at least 10 slices"):
+        predict(tmp_path / "in", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["series"][0]["reason"] == "too-few-slices"
+
+
+def test_headers_that_allow_no_dicom_result_leave_nothing_behind(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    factory.write_series(tmp_path / "in" / "bad", scan(), change=impossible_study)
+    factory.write_series(tmp_path / "in" / "good", scan(), patient="MRN-OTHER")
+    caplog.clear()
+    outcomes = predict(tmp_path / "in", tmp_path / "out")
+    assert sorted((item.status, item.reason) for item in outcomes) == [("failed", "dicom-headers"), ("predicted", "")]
+    assert "yesterday" not in (tmp_path / "out" / "results.json").read_text()
+    assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir()]) == 1
+    said = "".join(capfd.readouterr()) + caplog.text
+    assert "Wilhelmina" not in said
+    assert "yesterday" not in said
+
+
+def test_too_many_lesions_are_no_result(tmp_path: Path) -> None:
+    hu = scan({})
+    hu[::2, ::4, ::4] = BRIGHT_HU
+    factory.write_series(tmp_path / "in", hu)
+    with pytest.raises(InputError, match=r"too-many-lesions .1 series: the network marks 600 separate regions"):
+        predict(tmp_path / "in", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("name", ["segmentation.dcm", "report.dcm"])
+def test_dciodvfy_finds_no_error(lung: tuple[Path, list[FileDataset], dict[str, Any]], name: str) -> None:
+    assert dicom_errors(lung[0] / "dicom" / name) == []
