@@ -32,6 +32,25 @@ with tracking.recording(uri):
 """
 
 
+def move_at_once(uri: str, name: str, versions: str) -> None:
+    """Promote every version by a process of its own, all released together."""
+    command = [sys.executable, "-c", MOVER, uri, name]
+    movers = [
+        subprocess.Popen([*command, version], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for version in versions
+    ]
+    for mover in movers:
+        assert mover.stdout is not None
+        assert mover.stdout.readline() == "ready\n"
+    for mover in movers:
+        assert mover.stdin is not None
+        mover.stdin.write("\n")
+        mover.stdin.flush()
+    for mover in movers:
+        mover.communicate(timeout=120)
+        assert mover.returncode == 0
+
+
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
@@ -204,21 +223,7 @@ def test_threads_lose_no_event_and_leave_one_champion(name: str) -> None:
 
 @pytest.mark.slow
 def test_processes_lose_no_event_and_leave_one_champion(uri: str, name: str) -> None:
-    command = [sys.executable, "-c", MOVER, uri, name]
-    movers = [
-        subprocess.Popen([*command, version], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for version in "234"
-    ]
-    for mover in movers:
-        assert mover.stdout is not None
-        assert mover.stdout.readline() == "ready\n"
-    for mover in movers:
-        assert mover.stdin is not None
-        mover.stdin.write("\n")
-        mover.stdin.flush()
-    for mover in movers:
-        mover.communicate(timeout=120)
-        assert mover.returncode == 0
+    move_at_once(uri, name, "234")
     found = events(name)[1:]
     assert {item.to for item in found} == {"2", "3", "4"}
     assert champion(name) == found[-1].to

@@ -21,6 +21,7 @@ from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from services import BACKUP, Services, folder, loaded, running, slices
+from test_history import move_at_once
 from tiny_models import tiny_evaluation, tiny_model
 
 from hounsfield.components.register_model.component import register_model
@@ -29,7 +30,7 @@ from hounsfield.components.register_model.run import run
 from hounsfield.components.tune.component import tune
 from hounsfield.components.tune.config import Config as TuneConfig
 from hounsfield.errors import InputError
-from hounsfield.registry import policy, tracking
+from hounsfield.registry import history, policy, tracking
 from hounsfield.registry.search_log import log_search
 from hounsfield.search.objective import Objective
 from hounsfield.search.result import Result
@@ -176,7 +177,25 @@ def test_two_registrations_at_once(server: Services, tmp_path: Path) -> None:
     assert {outcome["version"] for outcome in outcomes} == {1, 2}
     with tracking.recording(server.uri):
         aliases = MlflowClient().get_registered_model("at-once").aliases
+        events = history.read_events(MlflowClient().get_registered_model("at-once").tags)
     assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 2}
+    assert [(event.action, event.to) for event in events] == [(history.FIRST, "1")]
+
+
+def test_champion_moved_by_several_processes_at_once(server: Services) -> None:
+    """On PostgreSQL, whose writers do not wait for each other as SQLite's do."""
+    client, name, versions = MlflowClient(server.uri), "moved-at-once", "23456"
+    client.create_registered_model(name)
+    for _ in range(6):
+        client.create_model_version(name, "s3://nowhere/model")
+    with tracking.recording(server.uri):
+        policy.assign_aliases(name, 6)
+    move_at_once(server.uri, name, versions)
+    model = client.get_registered_model(name)
+    first, *moves = history.read_events(model.tags)
+    assert (first.action, first.to) == (history.FIRST, "1")
+    assert sorted(event.to for event in moves) == list(versions)
+    assert str(model.aliases["champion"]) == moves[-1].to == history.course([first, *moves]).champion
 
 
 class Plugin:

@@ -69,6 +69,7 @@ def test_figures_are_those_of_the_boxes(lung: tuple[Path, list[FileDataset], dic
     assert figures["total"]["lesions"] == 2
     assert figures["total"]["volume_ml"] == pytest.approx(large["volume_ml"] + small["volume_ml"], abs=1e-6)
     assert figures["total"]["longest_axial_diameter_mm"] == large["longest_axial_diameter_mm"]
+    assert figures["total"]["perpendicular_mm"] == large["perpendicular_mm"]
     assert "Research use only" in figures["use"]
     with Image.open(lung[0] / "largest-section.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
@@ -119,19 +120,24 @@ def test_report_has_the_figures_and_refers_to_segments(lung: tuple[Path, list[Fi
     document = hd.sr.srread(folder / "dicom" / "report.dcm")
     content = document.content
     assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"
-    groups = content.get_volumetric_roi_measurement_groups()
+    volumes = content.get_volumetric_roi_measurement_groups()
+    *diameters, total = content.get_image_measurement_groups()
     seg = pydicom.dcmread(folder / "dicom" / "segmentation.dcm")
-    for number, (group, lesion) in enumerate(zip(groups, figures["lesions"], strict=True), start=1):
-        values = {item.name.meaning: (float(item.value), item.unit.value) for item in group.get_measurements()}
-        assert values["Volume"] == (pytest.approx(lesion["volume_ml"], abs=1e-6), "mL")
-        assert values["Long axis"] == (pytest.approx(lesion["longest_axial_diameter_mm"], abs=1e-6), "mm")
-        assert values["Perpendicular Axis"] == (pytest.approx(lesion["perpendicular_mm"], abs=1e-6), "mm")
+    for number, (group, lines, lesion) in enumerate(zip(volumes, diameters, figures["lesions"], strict=True), start=1):
+        measured = [*group.get_measurements(), *lines.get_measurements()]
+        values = {item.name.meaning: (float(item.value), item.unit.value) for item in measured}
+        assert values == {
+            "Volume": (pytest.approx(lesion["volume_ml"], abs=1e-6), "mL"),
+            "Long axis": (pytest.approx(lesion["longest_axial_diameter_mm"], abs=1e-6), "mm"),
+            "Perpendicular Axis": (pytest.approx(lesion["perpendicular_mm"], abs=1e-6), "mm"),
+        }
         segment = group.referenced_segment
         assert segment.referenced_sop_instance_uid == seg.SOPInstanceUID
         assert segment.referenced_segment_numbers in (number, [number])
-        assert group.tracking_uid == seg.SegmentSequence[number - 1].TrackingUID
-    (total,) = content.get_image_measurement_groups()
-    assert float(total.get_measurements()[0].value) == pytest.approx(figures["total"]["volume_ml"], abs=1e-6)
+        assert group.tracking_uid == lines.tracking_uid == seg.SegmentSequence[number - 1].TrackingUID
+    values = [float(item.value) for item in total.get_measurements()]
+    names = ("volume_ml", "longest_axial_diameter_mm", "perpendicular_mm")
+    assert values == pytest.approx([figures["total"][name] for name in names], abs=1e-6)
     assert document.StudyInstanceUID == sources[0].StudyInstanceUID
 
 
@@ -183,11 +189,47 @@ def test_mask_is_in_the_geometry_of_the_source(orientation: tuple[float, ...], t
     assert figures["total"]["volume_ml"] == pytest.approx((hu == BRIGHT_HU).sum() * 2.0 * 0.5 * 0.75 / 1000, abs=1e-6)
 
 
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1)], ids=["axial", "sagittal"])
+def test_diameters_of_the_report_are_lines_on_the_lesion_in_patient_coordinates(
+    orientation: tuple[float, ...], tmp_path: Path
+) -> None:
+    """SimpleITK maps the lines' ends to voxels: they lie at corners of the box, in one axial plane."""
+    inside = (slice(10, 16), slice(12, 22), slice(15, 35))
+    hu = np.full((40, 40, 40), -800, np.int16)
+    hu[inside] = BRIGHT_HU
+    sources = factory.write_series(tmp_path / "in", hu, orientation=orientation, spacing=(2.0, 0.5, 0.75))
+    predict(tmp_path / "in", tmp_path / "out")
+    folder, figures = result(tmp_path / "out")
+    group, _ = hd.sr.srread(folder / "dicom" / "report.dcm").content.get_image_measurement_groups()
+    image = sitk.ReadImage([str(item.filename) for item in sources])
+    lines = {}
+    for item in group.get_measurements():
+        (coordinates,) = item.referenced_coordinates
+        assert coordinates.frame_of_reference_uid == sources[0].FrameOfReferenceUID
+        ends = np.asarray(coordinates.value)
+        assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(float(item.value), abs=1e-4)
+        assert np.ptp(ends[:, 2]) == pytest.approx(0, abs=1e-6)
+        for end in ends:
+            index = np.array(image.TransformPhysicalPointToContinuousIndex(end.tolist()))[::-1]
+            assert all(edge.start - 0.51 <= k <= edge.stop - 0.49 for k, edge in zip(index, inside, strict=True))
+        lines[item.name.meaning] = ends[1] - ends[0]
+    assert set(lines) == {"Long axis", "Perpendicular Axis"}
+    assert float(lines["Long axis"] @ lines["Perpendicular Axis"]) == pytest.approx(0, abs=1e-3)
+    assert figures["lesions"][0]["longest_axial_diameter_mm"] == pytest.approx(
+        float(np.linalg.norm(lines["Long axis"])), abs=1e-4
+    )
+
+
 def test_no_lesion_gives_a_report_of_none_and_no_segmentation(tmp_path: Path) -> None:
     factory.write_series(tmp_path / "in", scan({}))
     (outcome,) = predict(tmp_path / "in", tmp_path / "out")
     folder, figures = result(tmp_path / "out")
-    assert outcome.figures == {"lesions": 0, "volume_ml": 0.0, "longest_axial_diameter_mm": 0.0}
+    assert outcome.figures == {
+        "lesions": 0,
+        "volume_ml": 0.0,
+        "longest_axial_diameter_mm": 0.0,
+        "perpendicular_mm": 0.0,
+    }
     assert figures["lesions"] == []
     assert [path.name for path in (folder / "dicom").iterdir()] == ["report.dcm"]
     content = hd.sr.srread(folder / "dicom" / "report.dcm").content

@@ -100,7 +100,7 @@ def test_scores_are_those_of_the_registered_model(task: str, shape: tuple[int, i
     model.load_context(SimpleNamespace(artifacts=artifacts))
     hu = np.random.default_rng(5).integers(-1000, 1500, shape).astype(np.int16)
     done: list[int] = []
-    scores = load_predictor(task, directory).scores(hu, 3, done.append)
+    scores = load_predictor(task, directory, precision="fp32").scores(hu, 3, done.append).log_odds
     np.testing.assert_allclose(1 / (1 + np.exp(-scores)), model.predict(None, hu), rtol=1e-5, atol=1e-6)
     assert sum(done) == len(hu)
     assert max(done) <= 3

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -10,6 +11,8 @@ from torch import nn
 from hounsfield import models
 from hounsfield.data.model_store import WEIGHTS, ModelCard, read_card
 from hounsfield.errors import ArtifactError
+
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +23,20 @@ class Network:
     card: ModelCard
     device: torch.device
 
-    def foreground_logits(self, images: torch.Tensor) -> torch.Tensor:
+    def foreground_logits(self, images: torch.Tensor, precision: Precision = "fp32") -> torch.Tensor:
         """Log-odds z1 - z0 of the foreground class, float32 on the CPU.
 
         Args:
             images: (N, H, W) float32 in [0, 1], as `hounsfield.windowing.Window` makes them.
+            precision: bf16 runs the network under autocast; the difference z1 - z0 is taken in float32.
 
         Returns:
             (N, H, W) for segmentation, (N,) for slice detection. `sigmoid` of it is the probability.
         """
         with torch.inference_mode():
-            logits = self.module(images[:, None].to(self.device)).float()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                logits = self.module(images[:, None].to(self.device))
+            logits = logits.float()
             odds: torch.Tensor = (logits[:, 1] - logits[:, 0]).cpu()
             return odds
 
@@ -53,6 +59,14 @@ def load_network(directory: Path) -> Network:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(module, card, device)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself (a GPU that does, or a CPU with AMX or AVX-512 for it)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
 def batches(rows: list[int], size: int) -> Iterator[list[int]]:

@@ -91,6 +91,11 @@ def measure(lesions: npt.NDArray[np.int32], spacing: Spacing) -> list[Lesion]:
     return measured
 
 
+def largest(lesions: Sequence[Lesion]) -> Lesion | None:
+    """The lesion with the longest axial diameter; None without lesions."""
+    return max(lesions, key=lambda lesion: lesion.diameters.longest_mm, default=None)
+
+
 def diameters(section: npt.NDArray[np.bool_], spacing: Sequence[float]) -> Diameters:
     """Longest diameter and perpendicular of a section (row, column) with at least one pixel.
 

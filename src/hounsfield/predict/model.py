@@ -4,17 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from hounsfield.data.model_store import WEIGHTS
+from hounsfield.data.slice_set import SEGMENTATION
 from hounsfield.errors import ArtifactError
-from hounsfield.inference import Network, load_network
+from hounsfield.inference import Network, Precision, has_bf16, load_network
+from hounsfield.predict.scoring import Scorer, Scores
 from hounsfield.storage import sha256_bytes
-from hounsfield.windowing import Window
 
 UNREGISTERED = "unregistered"
 USE = "Research use only, not a medical device."
@@ -28,6 +28,8 @@ class Predictor:
     name: str
     version: str
     weights_sha256: str
+    precision: Precision = "fp32"
+    """bf16 screens the slices first: see `hounsfield.predict.scoring`."""
 
     def provenance(self) -> dict[str, Any]:
         """What made a prediction, for every object of it."""
@@ -45,33 +47,25 @@ class Predictor:
 
     def scores(
         self, hu: npt.NDArray[np.int16], batch_size: int, advance: Callable[[int], None] = lambda slices: None
-    ) -> npt.NDArray[np.float32]:
+    ) -> Scores:
         """Log-odds of the foreground: (slices,) for l3-slice, else (slice, row, column) on the grid of `hu`.
-
-        The slices go through the window and size that the model was trained with; log-odds come back to the original
-        matrix by bilinear interpolation.
 
         Args:
             hu: (slice, row, column) int16, axes as in the series store.
-            advance: called with the number of slices of each batch that is done.
+            advance: called with the number of slices whenever some are done.
         """
-        window = Window(**self.network.card.window)
-        segmentation = self.network.card.task == "lung-tumour"
-        out = np.empty(hu.shape if segmentation else hu.shape[:1], np.float32)
-        for start in range(0, len(hu), batch_size):
-            block = slice(start, start + batch_size)
-            odds = self.network.foreground_logits(window(torch.tensor(hu[block])))
-            if segmentation and odds.shape[1:] != hu.shape[1:]:
-                odds = torch.nn.functional.interpolate(
-                    odds[:, None], size=hu.shape[1:], mode="bilinear", align_corners=False, antialias=True
-                )[:, 0]
-            out[block] = odds.numpy()
-            advance(len(odds))
-        return out
+        scorer = Scorer(self.network, hu, batch_size, advance)
+        return scorer.screened() if self.precision == "bf16" else scorer.fp32()
 
 
-def load_predictor(task: str, directory: Path, name: str = "", number: str = "") -> Predictor:
+def load_predictor(
+    task: str, directory: Path, name: str = "", number: str = "", precision: Literal["auto"] | Precision = "auto"
+) -> Predictor:
     """Load a model directory for `task`; without a registered `name` and version `number` it is an unregistered one.
+
+    Args:
+        precision: "auto" is bf16 for masks where the device has it. Probabilities of L3 are themselves a result, and
+            in float32 they are the same everywhere.
 
     Raises:
         ArtifactError: no complete model, or one of another task.
@@ -80,4 +74,6 @@ def load_predictor(task: str, directory: Path, name: str = "", number: str = "")
     if network.card.task != task:
         raise ArtifactError(f"the model is for {network.card.task}, expected one for {task}: choose another --model")
     digest = sha256_bytes((Path(directory) / WEIGHTS).read_bytes())
-    return Predictor(network, name or f"{UNREGISTERED} {task}", number or digest[:12], digest)
+    if precision == "auto":
+        precision = "bf16" if task == SEGMENTATION and has_bf16(network.device) else "fp32"
+    return Predictor(network, name or f"{UNREGISTERED} {task}", number or digest[:12], digest, precision)

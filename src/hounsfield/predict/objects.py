@@ -18,9 +18,9 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
-from hounsfield.dicom.geometry import Floats
+from hounsfield.dicom.geometry import Floats, Grid
 from hounsfield.dicom.ingest import discreet
-from hounsfield.predict.lesions import Lesion
+from hounsfield.predict.lesions import Lesion, largest
 from hounsfield.predict.model import USE, Predictor
 
 MANUFACTURER = "Hounsfield"
@@ -124,9 +124,15 @@ def segmentation(
     )
 
 
-def report(sources: Sequence[Dataset], seg: Any, lesions: Sequence[Lesion], predictor: Predictor) -> Any:
-    """Structured report (TID 1500): volume in mL, longest axial diameter and its perpendicular in mm of every lesion,
-    which refer to the segments of `seg`, and the volume of all; `seg` is None where there is no lesion."""
+def report(sources: Sequence[Dataset], seg: Any, lesions: Sequence[Lesion], grid: Grid, predictor: Predictor) -> Any:
+    """Structured report (TID 1500): of every lesion the volume in mL, which refers to its segment of `seg`, and under
+    the same tracking UID the longest axial diameter and its perpendicular in mm with their lines in patient
+    coordinates, which a group about a segment may not have; then the volume of all and the largest diameters.
+
+    Args:
+        seg: None where there is no lesion.
+        grid: on which the `lesions` were measured.
+    """
     algorithm = sr.AlgorithmIdentification(
         name=predictor.name,
         version=predictor.version,
@@ -134,33 +140,45 @@ def report(sources: Sequence[Dataset], seg: Any, lesions: Sequence[Lesion], pred
         family=codes.cid7162.ArtificialIntelligence,
         manufacturer=MANUFACTURER,
     )
-    groups: list[Any] = [
-        sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=sr.TrackingIdentifier(
-                uid=seg.SegmentSequence[lesion.number - 1].TrackingUID, identifier=f"Neoplasm {lesion.number}"
-            ),
-            referenced_segment=sr.ReferencedSegment(
-                seg.SOPClassUID,
-                seg.SOPInstanceUID,
-                lesion.number,
-                source_series=sr.SourceSeriesForSegmentation(sources[0].SeriesInstanceUID),
-            ),
-            finding_type=codes.SCT.Neoplasm,
-            algorithm_id=algorithm,
-            measurements=[
-                sr.Measurement(codes.SCT.Volume, lesion.volume_ml, MILLILITRE),
-                sr.Measurement(codes.SCT.LongAxis, lesion.diameters.longest_mm, codes.UCUM.Millimeter),
-                sr.Measurement(codes.SCT.PerpendicularAxis, lesion.diameters.perpendicular_mm, codes.UCUM.Millimeter),
-            ],
+    frame_of_reference = str(sources[0].FrameOfReferenceUID)
+    groups: list[Any] = []
+    for lesion in lesions:
+        tracking = sr.TrackingIdentifier(
+            uid=seg.SegmentSequence[lesion.number - 1].TrackingUID, identifier=f"Neoplasm {lesion.number}"
         )
-        for lesion in lesions
-    ]
+        groups.append(
+            sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+                tracking_identifier=tracking,
+                referenced_segment=sr.ReferencedSegment(
+                    seg.SOPClassUID,
+                    seg.SOPInstanceUID,
+                    lesion.number,
+                    source_series=sr.SourceSeriesForSegmentation(sources[0].SeriesInstanceUID),
+                ),
+                finding_type=codes.SCT.Neoplasm,
+                algorithm_id=algorithm,
+                measurements=[sr.Measurement(codes.SCT.Volume, lesion.volume_ml, MILLILITRE)],
+            )
+        )
+        groups.append(
+            sr.MeasurementsAndQualitativeEvaluations(
+                tracking_identifier=tracking,
+                finding_type=codes.SCT.Neoplasm,
+                algorithm_id=algorithm,
+                measurements=_diameters(lesion, grid, frame_of_reference),
+            )
+        )
+    longest = largest(lesions)
+    volume = sr.Measurement(codes.SCT.Volume, sum(lesion.volume_ml for lesion in lesions), MILLILITRE)
     groups.append(
         sr.MeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(uid=str(hd.UID()), identifier="All neoplasms"),
             finding_type=codes.SCT.Neoplasm,
             algorithm_id=algorithm,
-            measurements=[sr.Measurement(codes.SCT.Volume, sum(lesion.volume_ml for lesion in lesions), MILLILITRE)],
+            measurements=[
+                volume,
+                *(_diameters(longest, grid, frame_of_reference, codes.SCT.Maximum) if longest else []),
+            ],
         )
     )
     content = sr.MeasurementReport(
@@ -177,6 +195,30 @@ def report(sources: Sequence[Dataset], seg: Any, lesions: Sequence[Lesion], pred
         **_series("report"),
         **_equipment(predictor, "Neoplasm measurements"),
     )
+
+
+def _diameters(lesion: Lesion, grid: Grid, frame_of_reference: str, derivation: Code | None = None) -> list[Any]:
+    """Both diameters of a lesion in mm with their lines."""
+    found = lesion.diameters
+    return [
+        sr.Measurement(
+            name,
+            length,
+            codes.UCUM.Millimeter,
+            derivation=derivation,
+            referenced_coordinates=[
+                sr.CoordinatesForMeasurement3D(
+                    sr.GraphicTypeValues3D.POLYLINE,
+                    grid.points([(lesion.slice, *point) for point in line]),
+                    frame_of_reference,
+                )
+            ],
+        )
+        for name, length, line in (
+            (codes.SCT.LongAxis, found.longest_mm, found.longest),
+            (codes.SCT.PerpendicularAxis, found.perpendicular_mm, found.perpendicular),
+        )
+    ]
 
 
 def key_slice(sources: Sequence[Dataset], chosen: Dataset, text: str, predictor: Predictor) -> Any:

@@ -14,7 +14,7 @@ from hounsfield.errors import InputError
 from hounsfield.evaluation.decision import decide
 from hounsfield.evaluation.prediction import log_odds, probability
 from hounsfield.predict import figures, objects
-from hounsfield.predict.lesions import Lesion, components, measure
+from hounsfield.predict.lesions import Lesion, components, largest, measure
 from hounsfield.predict.model import USE, Predictor
 from hounsfield.predict.series import Candidate, Volume
 
@@ -60,22 +60,24 @@ def tumour(
             on_source = candidate.to_source(labelled.astype(np.uint8)).astype(np.uint8, copy=False)
             seg = objects.segmentation(sources, on_source, count, candidate.series.grid.spacing, predictor)
             seg.save_as(out / DICOM / SEGMENTATION, enforce_file_format=True)
-        report = objects.report(sources, seg, lesions, predictor)
+        report = objects.report(sources, seg, lesions, candidate.turn.grid(candidate.series.grid), predictor)
         report.save_as(out / DICOM / REPORT, enforce_file_format=True)
     if lesions:
-        largest = int(mask.sum(axis=(1, 2), dtype=np.int64).argmax())
-        shown = [lesion for lesion in lesions if lesion.slice == largest]
-        title = f"slice {largest + 1} of {len(mask)}, the largest section"
+        place = int(mask.sum(axis=(1, 2), dtype=np.int64).argmax())
+        shown = [lesion for lesion in lesions if lesion.slice == place]
+        title = f"slice {place + 1} of {len(mask)}, the largest section"
         picture = figures.section(
-            volume.hu[largest], volume.row.spacing[1:], title, figures.LUNG_AND_SOFT_TISSUE, mask[largest], shown
+            volume.hu[place], volume.row.spacing[1:], title, figures.LUNG_AND_SOFT_TISSUE, mask[place], shown
         )
         (out / "largest-section.png").write_bytes(picture)
+    longest = largest(lesions)
     return {
         "lesions": [_described(lesion, volume.positions_mm) for lesion in lesions],
         "total": {
             "lesions": count,
             "volume_ml": _rounded(sum(lesion.volume_ml for lesion in lesions)),
-            "longest_axial_diameter_mm": _rounded(max((item.diameters.longest_mm for item in lesions), default=0.0)),
+            "longest_axial_diameter_mm": _rounded(longest.diameters.longest_mm) if longest else 0.0,
+            "perpendicular_mm": _rounded(longest.diameters.perpendicular_mm) if longest else 0.0,
         },
     }
 

@@ -18,6 +18,7 @@ from hounsfield.errors import ArtifactError, HounsfieldError, InputError
 from hounsfield.predict import results
 from hounsfield.predict.model import USE, Predictor
 from hounsfield.predict.objects import ObjectError
+from hounsfield.predict.region import CHECKED, NOT_CHECKED, WRONG_REGION, WrongRegionError, check_region
 from hounsfield.predict.results import UnpredictableError
 from hounsfield.predict.series import Candidate, Found, Refusal, find
 from hounsfield.progress import Progress
@@ -41,11 +42,20 @@ class Outcome:
 
 
 def predict_files(
-    task: str, files: Sequence[InputFile], predictor: Predictor, out: Path, min_slices: int, batch_size: int
+    task: str,
+    files: Sequence[InputFile],
+    predictor: Predictor,
+    out: Path,
+    min_slices: int,
+    batch_size: int,
+    any_region: bool = False,
 ) -> list[Outcome]:
     """Predict every CT series among `files` into `out/KEY` and write `out/results.json`.
 
     A series whose result is there already, of the same images, model and code, is left alone.
+
+    Args:
+        any_region: predict series that do not show the region of `task` as well.
 
     Raises:
         InputError: `out` cannot be written, or no series was or had been predicted.
@@ -61,7 +71,7 @@ def predict_files(
     with Progress("slices", total) as progress, ThreadPoolExecutor(default_workers()) as pool:
         for candidate in found.candidates:
             end = progress.done + candidate.row().slices
-            outcomes.append(_one(task, candidate, predictor, out, batch_size, progress, pool))
+            outcomes.append(_one(task, candidate, predictor, out, batch_size, any_region, progress, pool))
             if progress.done < end:
                 progress.advance(end - progress.done)
     outcomes.sort(key=lambda item: item.series)
@@ -77,23 +87,30 @@ def _one(
     predictor: Predictor,
     out: Path,
     batch_size: int,
+    any_region: bool,
     progress: Progress,
     pool: Executor,
 ) -> Outcome:
     target, identity = out / candidate.key, _identity(task, candidate, predictor)
-    if (earlier := _earlier(target, identity)) is not None:
+    earlier = _earlier(target, identity)
+    if earlier is not None and (any_region or earlier.get("region") == CHECKED):
         return Outcome(candidate.key, DONE, figures=short(earlier))
     try:
         with atomic_directory(target) as directory:
             volume = candidate.read(pool)
+            if not any_region:
+                check_region(task, volume.hu, volume.row.spacing)
             scores = predictor.scores(volume.hu, batch_size, progress.advance)
             write = results.tumour if task == "lung-tumour" else results.l3
-            figures = write(candidate, volume, scores, predictor, directory)
+            figures = write(candidate, volume, scores.log_odds, predictor, directory) | {"computed": scores.computed}
+            figures["region"] = NOT_CHECKED if any_region else CHECKED
             described = results.described(task, volume.row, predictor, figures)
             write_json(directory / RESULT, described)
             write_manifest(directory, KIND, VERSION, task=task, identity=identity)
     except UnusableError as error:
         return Outcome(candidate.key, REFUSED, str(error.reason), error.sentence)
+    except WrongRegionError as error:
+        return Outcome(candidate.key, REFUSED, WRONG_REGION, str(error))
     except UnpredictableError as error:
         return Outcome(candidate.key, FAILED, error.reason, error.sentence)
     except ObjectError as error:
