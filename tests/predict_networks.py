@@ -69,7 +69,7 @@ def predictor(task: str = "lung-tumour", size: int = 40, version: str = "3") -> 
 
 
 def scan(boxes: dict[int, Any] = BOXES) -> npt.NDArray[np.int16]:
-    """Soft tissue in air with bright boxes."""
+    """A field of view inside a lung, with bright boxes."""
     hu = np.full(SHAPE, -800, np.int16)
     for box in boxes.values():
         hu[box] = BRIGHT_HU

@@ -64,7 +64,7 @@ def load_network(directory: Path) -> Network:
 def has_bf16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself (a GPU that does, or a CPU with AMX or AVX-512 for it)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
     return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 

@@ -205,11 +205,15 @@ def predict(
     tracking_uri: Annotated[str, typer.Option(help="MLflow with the model; else MLFLOW_TRACKING_URI.")] = "",
     min_slices: Annotated[int, typer.Option(min=2, help="Series with fewer slices are refused.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Slices that go through the network at once.")] = 4,
+    any_region: Annotated[
+        bool, typer.Option("--any-region", help="Predict series without lungs (or without an abdomen, for L3) as well.")
+    ] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Do not let bf16 screen the slices first.")] = False,
 ) -> None:
     """Predict new scans: masks, measurements and slices as DICOM objects, JSON and pictures. Research use only."""
     from hounsfield.cli.predict import run_predict
 
-    run_predict(task.value, source, model, out, tracking_uri, min_slices, batch_size)
+    run_predict(task.value, source, model, out, tracking_uri, min_slices, batch_size, any_region, fp32)
 
 
 @app.command()

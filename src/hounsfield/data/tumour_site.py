@@ -101,18 +101,33 @@ def cage_hull(plane: npt.NDArray[np.int16], spacing: tuple[float, float]) -> Flo
     Returns:
         Lines (N, 3): a point (row, column) in mm with n . point + b <= 0 for all (n, b) is inside. None without a lung.
     """
+    found = find_lungs(plane, spacing)
+    if found is None:
+        return None
+    lungs, middle = found
+    edge = np.argwhere(lungs & ~ndimage.binary_erosion(lungs)) * spacing
+    return _hull(np.vstack([edge, middle]))
+
+
+def find_lungs(plane: npt.NDArray[Any], spacing: tuple[float, float]) -> tuple[Bool, Floats] | None:
+    """Aerated regions inside the body in an axial slice, and the middle of the body; None without one.
+
+    Args:
+        plane: HU (row, column).
+        spacing: mm between rows and columns.
+
+    Returns:
+        bool (row, column), and row and column in mm.
+    """
     body = _body(plane, spacing)
     outside = None if body is None else _hull(body)
     if body is None or outside is None:
         return None
     lungs = _lungs(plane, spacing, outside)
-    if not lungs.any():
-        return None
-    edge = np.argwhere(lungs & ~ndimage.binary_erosion(lungs)) * spacing
-    return _hull(np.vstack([edge, body.mean(axis=0)]))
+    return (lungs, body.mean(axis=0)) if lungs.any() else None
 
 
-def _body(plane: npt.NDArray[np.int16], spacing: tuple[float, float]) -> Floats | None:
+def _body(plane: npt.NDArray[Any], spacing: tuple[float, float]) -> Floats | None:
     """Points in mm, on a coarse grid, of the largest piece of tissue."""
     step = _coarse(spacing)
     tissue = plane[::step, ::step] > AERATED_HU
@@ -125,7 +140,7 @@ def _body(plane: npt.NDArray[np.int16], spacing: tuple[float, float]) -> Floats 
     return points
 
 
-def _lungs(plane: npt.NDArray[np.int16], spacing: tuple[float, float], body: Floats) -> Bool:
+def _lungs(plane: npt.NDArray[Any], spacing: tuple[float, float], body: Floats) -> Bool:
     """Regions of low density, inside the body's hull for the most part, that hold more than air.
 
     They may be cut by the border of the image, so that the lungs of a cropped volume are found as well.

@@ -1,57 +1,72 @@
-"""Pictures of a result, for people: the largest section with its outline, the probability curve, the slice found."""
+"""Pictures of a result, for people: sections with outline and diameters, the probability curve, the slice found."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hounsfield import plots
 from hounsfield.predict.lesions import Lesion
-from hounsfield.predict.model import USE
 
 LUNG_AND_SOFT_TISSUE = (-1000.0, 400.0)
 SOFT_TISSUE = (-160.0, 240.0)
 _OUTLINE, _DIAMETER, _PERPENDICULAR = "#ff4030", "#ffd23f", "#40d0ff"
 
 
-def section(
-    hu: npt.NDArray[np.int16],
-    spacing: Sequence[float],
-    title: str,
-    display: tuple[float, float],
-    mask: npt.NDArray[np.bool_] | None = None,
-    lesions: Sequence[Lesion] = (),
+@dataclass(frozen=True)
+class Section:
+    """A slice (row, column) in HU under a title, with the outline of a mask and the diameters of lesions."""
+
+    hu: npt.NDArray[np.int16]
+    title: str
+    mask: npt.NDArray[np.bool_] | None = None
+    lesions: Sequence[Lesion] = ()
+
+
+def sections(
+    shown: Sequence[Section], spacing: Sequence[float], footer: str, display: tuple[float, float] = SOFT_TISSUE
 ) -> bytes:
-    """PNG of a slice (row, column) in HU with the outline of a mask and the diameters of `lesions` measured on it.
+    """PNG of axial sections of one series beside each other.
 
     Args:
         spacing: edges of a pixel in mm (row to row, column to column).
+        footer: what made the result.
         display: HU shown as black and white.
     """
+    rows, columns = shown[0].hu.shape
+    height = 5.2 * rows * spacing[0] / (columns * spacing[1])
     with plots.style():
-        figure = Figure(figsize=(5.2, 5.2 * hu.shape[0] * spacing[0] / (hu.shape[1] * spacing[1]) + 0.6))
-        axes = figure.add_axes((0.02, 0.06, 0.96, 0.86))
-        axes.imshow(hu, cmap="gray", vmin=display[0], vmax=display[1], aspect=spacing[0] / spacing[1])
-        if mask is not None and mask.any():
-            outline = np.pad(mask, 1).astype(float)
-            rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
-            axes.contour(columns, rows, outline, levels=[0.5], colors=_OUTLINE, linewidths=1.0)
-        for lesion in lesions:
-            for pair, colour in (
-                (lesion.diameters.longest, _DIAMETER),
-                (lesion.diameters.perpendicular, _PERPENDICULAR),
-            ):
-                axes.plot([point[1] for point in pair], [point[0] for point in pair], color=colour, linewidth=0.9)
-        axes.set_xlim(-0.5, hu.shape[1] - 0.5)
-        axes.set_ylim(hu.shape[0] - 0.5, -0.5)
-        axes.set_axis_off()
-        axes.set_title(title)
-        figure.text(0.5, 0.015, USE, ha="center", color=plots.MUTED, fontsize=8)
+        figure = Figure(figsize=(5.2 * len(shown), height + 0.8))
+        for axes, item in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            _draw(axes, item, spacing, display)
+        figure.subplots_adjust(
+            left=0.01, right=0.99, bottom=0.45 / (height + 0.8), top=1 - 0.35 / (height + 0.8), wspace=0.02
+        )
+        figure.text(0.5, 0.012, footer, ha="center", color=plots.MUTED, fontsize=7)
     return plots.png(figure)
 
 
-def curve(probability: npt.NDArray[np.float32], threshold: float, found: int | None) -> bytes:
+def _draw(axes: Axes, item: Section, spacing: Sequence[float], display: tuple[float, float]) -> None:
+    axes.imshow(item.hu, cmap="gray", vmin=display[0], vmax=display[1], aspect=spacing[0] / spacing[1])
+    if item.mask is not None and item.mask.any():
+        outline = np.pad(item.mask, 1).astype(float)
+        rows, columns = (np.arange(-1, size + 1) for size in item.mask.shape)
+        axes.contour(columns, rows, outline, levels=[0.5], colors=_OUTLINE, linewidths=1.0)
+    for lesion in item.lesions:
+        for pair, colour in ((lesion.diameters.longest, _DIAMETER), (lesion.diameters.perpendicular, _PERPENDICULAR)):
+            axes.plot([point[1] for point in pair], [point[0] for point in pair], color=colour, linewidth=0.9)
+    for side, place, align in (("R", 0.01, "left"), ("L", 0.99, "right")):
+        axes.text(place, 0.5, side, transform=axes.transAxes, ha=align, va="center", color="white", fontsize=9)
+    axes.set_xlim(-0.5, item.hu.shape[1] - 0.5)
+    axes.set_ylim(item.hu.shape[0] - 0.5, -0.5)
+    axes.set_axis_off()
+    axes.set_title(item.title)
+
+
+def curve(probability: npt.NDArray[np.float32], threshold: float, found: int | None, footer: str) -> bytes:
     """PNG of the probability of each slice, with the threshold and, where there is one, the slice that was `found`.
 
     Args:
@@ -60,8 +75,8 @@ def curve(probability: npt.NDArray[np.float32], threshold: float, found: int | N
     """
     numbers = np.arange(1, len(probability) + 1)
     with plots.style():
-        figure = Figure(figsize=(6.4, 3.2))
-        axes = figure.add_axes((0.09, 0.19, 0.88, 0.68))
+        figure = Figure(figsize=(6.4, 3.4))
+        axes = figure.add_axes((0.09, 0.23, 0.88, 0.65))
         axes.plot(numbers, probability, color=plots.BLUE, marker=".", markersize=3, linewidth=1.2)
         axes.axhline(threshold, color=plots.MUTED, linestyle="--", linewidth=0.9, label=f"threshold {threshold:g}")
         if found is not None:
@@ -71,5 +86,5 @@ def curve(probability: npt.NDArray[np.float32], threshold: float, found: int | N
         axes.set_ylabel("probability of L3")
         axes.set_title("L3 not found" if found is None else f"L3 at slice {found + 1} of {len(probability)}")
         axes.legend(loc="upper right")
-        figure.text(0.98, 0.02, USE, ha="right", color=plots.MUTED, fontsize=8)
+        figure.text(0.98, 0.015, footer, ha="right", color=plots.MUTED, fontsize=7)
     return plots.png(figure)

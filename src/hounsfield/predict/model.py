@@ -45,6 +45,13 @@ class Predictor:
             "code_version": version("hounsfield"),
         }
 
+    @property
+    def signature(self) -> str:
+        """The same in short, for pictures."""
+        card = self.network.card
+        made = f"{self.name} version {self.version}, dataset {card.dataset_hash[:12]}"
+        return f"{made}, hounsfield {version('hounsfield')}\n{USE}"
+
     def scores(
         self, hu: npt.NDArray[np.int16], batch_size: int, advance: Callable[[int], None] = lambda slices: None
     ) -> Scores:

@@ -62,15 +62,11 @@ def tumour(
             seg.save_as(out / DICOM / SEGMENTATION, enforce_file_format=True)
         report = objects.report(sources, seg, lesions, candidate.turn.grid(candidate.series.grid), predictor)
         report.save_as(out / DICOM / REPORT, enforce_file_format=True)
-    if lesions:
-        place = int(mask.sum(axis=(1, 2), dtype=np.int64).argmax())
-        shown = [lesion for lesion in lesions if lesion.slice == place]
-        title = f"slice {place + 1} of {len(mask)}, the largest section"
-        picture = figures.section(
-            volume.hu[place], volume.row.spacing[1:], title, figures.LUNG_AND_SOFT_TISSUE, mask[place], shown
-        )
-        (out / "largest-section.png").write_bytes(picture)
     longest = largest(lesions)
+    if longest is not None:
+        shown = sections_of(volume.hu, mask, lesions, longest)
+        picture = figures.sections(shown, volume.row.spacing[1:], predictor.signature, figures.LUNG_AND_SOFT_TISSUE)
+        (out / "largest-section.png").write_bytes(picture)
     return {
         "lesions": [_described(lesion, volume.positions_mm) for lesion in lesions],
         "total": {
@@ -80,6 +76,25 @@ def tumour(
             "perpendicular_mm": _rounded(longest.diameters.perpendicular_mm) if longest else 0.0,
         },
     }
+
+
+def sections_of(
+    hu: npt.NDArray[np.int16], mask: npt.NDArray[np.bool_], lesions: Sequence[Lesion], longest: Lesion
+) -> list[figures.Section]:
+    """The largest section of the mask and, where that is another slice, the one with the longest diameter."""
+    largest_section = int(mask.sum(axis=(1, 2), dtype=np.int64).argmax())
+    sizes = f"{longest.diameters.longest_mm:.1f} x {longest.diameters.perpendicular_mm:.1f} mm"
+    titles = {largest_section: "the largest section"}
+    titles[longest.slice] = f"{'' if longest.slice != largest_section else 'the largest section, '}{sizes}"
+    return [
+        figures.Section(
+            hu[place],
+            f"slice {place + 1} of {len(mask)}: {title}",
+            mask[place],
+            [lesion for lesion in lesions if lesion.slice == place],
+        )
+        for place, title in titles.items()
+    ]
 
 
 def l3(
@@ -99,7 +114,7 @@ def l3(
     decision = decide(chances, threshold)
     around = int(np.floor(decision.centre)), int(np.ceil(decision.centre))
     index = max(around, key=lambda k: float(chances[k])) if decision.detected else None
-    (out / "probability.png").write_bytes(figures.curve(chances, threshold, index))
+    (out / "probability.png").write_bytes(figures.curve(chances, threshold, index, predictor.signature))
     described: dict[str, Any] = {
         "found": index is not None,
         "highest_probability": _rounded(float(chances.max())),
@@ -108,7 +123,8 @@ def l3(
     if index is None:
         return described
     title = f"L3: slice {index + 1} of {len(volume.hu)}"
-    picture = figures.section(volume.hu[index], volume.row.spacing[1:], title, figures.SOFT_TISSUE)
+    spacing = volume.row.spacing[1:]
+    picture = figures.sections([figures.Section(volume.hu[index], title)], spacing, predictor.signature)
     (out / "slice.png").write_bytes(picture)
     sources = candidate.headers()
     at = len(sources) - 1 - index if candidate.turn.flip[0] else index
@@ -116,12 +132,14 @@ def l3(
     with objects.objects_of(sources):
         selection = objects.key_slice(sources, sources[at], title, predictor)
         selection.save_as(out / DICOM / KEY_SLICE, enforce_file_format=True)
-    described["body_composition"] = areas(volume.hu[index], volume.row.spacing[1:], sources[at], out)
+    described["body_composition"] = areas(volume.hu[index], spacing, sources[at], predictor, out)
     place = {"slice": index + 1, "slices": len(volume.hu), "position_mm": _rounded(volume.positions_mm[index])}
     return {**described, **place, "slice_probability": _rounded(float(chances[index]))}
 
 
-def areas(hu: npt.NDArray[np.int16], spacing: Sequence[float], header: Dataset, out: Path) -> dict[str, Any]:
+def areas(
+    hu: npt.NDArray[np.int16], spacing: Sequence[float], header: Dataset, predictor: Predictor, out: Path
+) -> dict[str, Any]:
     """Areas at L3 with an overlay in `out`; a slice that cannot be measured gives the reason among the doubts.
 
     Args:
@@ -138,7 +156,7 @@ def areas(hu: npt.NDArray[np.int16], spacing: Sequence[float], header: Dataset, 
         result = composition(hu, edges, height if LEAST_HEIGHT <= height <= GREATEST_HEIGHT else None)
     except InputError as error:
         return {"doubts": [str(error)]}
-    (out / "body-composition.png").write_bytes(overlay(hu, edges, result))
+    (out / "body-composition.png").write_bytes(overlay(hu, edges, result, predictor.signature))
     return result.to_dict()
 
 
