@@ -17,6 +17,7 @@ from slice_sets import SIDE, make_slices
 from hounsfield import models
 from hounsfield.components.summarise_experiment.config import Config
 from hounsfield.components.summarise_experiment.run import run as summarise
+from hounsfield.data.evaluation import KIND, VERSION
 from hounsfield.data.model_store import WEIGHTS, ModelCard, write_model
 from hounsfield.data.slice_set import SEGMENTATION, SliceSet
 from hounsfield.data.tumour_site import SITES
@@ -80,7 +81,7 @@ def make_run(folder: Path, slices: Path, name: str, seed: int, figures: dict[str
         for number in (2, 3, 4)
     ]
     pq.write_table(pa.Table.from_pylist(rows), evaluation / "patients.parquet")
-    write_manifest(evaluation, "evaluation", 1, model_hash=weights)
+    write_manifest(evaluation, KIND, VERSION, model_hash=weights)
     return model, evaluation
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from hounsfield.components.evaluate_pr_ap import run as step
 from hounsfield.components.evaluate_pr_ap.config import Config
 from hounsfield.data.arrow import write_slices
 from hounsfield.data.evaluation import read_metrics
-from hounsfield.data.model_store import ModelCard, write_model
+from hounsfield.data.model_store import ModelCard, read_card, write_model
 from hounsfield.data.slice_set import DETECTION, KIND, SEGMENTATION, VERSION, SliceIndex, SliceSet, write_index
 from hounsfield.errors import ArtifactError, InputError
+from hounsfield.evaluation.card import markdown
+from hounsfield.evaluation.report import card_html
 from hounsfield.storage import atomic_directory, write_manifest
 from hounsfield.windowing import window_for
 
@@ -52,7 +55,9 @@ def write_slice_set(path: Path, task: str, index: list[SliceIndex], masks: np.nd
     return path
 
 
-def write_tiny_model(path: Path, task: str, changes: dict | None = None) -> Path:
+def write_tiny_model(
+    path: Path, task: str, changes: dict | None = None, patients: dict[str, list[str]] | None = None
+) -> Path:
     torch.manual_seed(0)
     architecture, options = ("unet", {"base_channels": 2, "depth": 2}) if task == SEGMENTATION else ("resnet18", {})
     network = models.build(architecture, **options)
@@ -75,7 +80,7 @@ def write_tiny_model(path: Path, task: str, changes: dict | None = None) -> Path
         code_version="0",
     )
     with atomic_directory(path) as directory:
-        write_model(directory, card.model_copy(update=changes or {}), network.state_dict(), [])
+        write_model(directory, card.model_copy(update=changes or {}), network.state_dict(), [], patients)
     return path
 
 
@@ -141,6 +146,7 @@ def test_segmentation_figures(tumours, tmp_path, monkeypatch, capsys):
     assert patients["cc"]["dice"] is None
     assert patients["aa"]["truth_ml"] == pytest.approx(90 * np.prod(SPACING) / 1000)
     assert patients["aa"]["shown_row"] == 2
+    assert patients["aa"]["slice_spacing_mm"] == SPACING[0]
     printed = capsys.readouterr().out
     assert f"f1={pooled['f1']:.4f}\n" in printed
     assert any("Only 3 patients" in caveat for caveat in metrics["caveats"])
@@ -200,6 +206,94 @@ def test_report_is_self_contained_and_repeatable(task, tumours, vertebrae, tmp_p
     assert str(tmp_path) not in html
     curve = pq.read_table(tmp_path / "one" / "pr_curve.parquet").to_pydict()
     assert curve["recall"][-1] == 1
+
+
+class CardOfReport(HTMLParser):
+    """Text of the report's section with the model card by heading, and the rows of its tables."""
+
+    def __init__(self, report: Path) -> None:
+        super().__init__()
+        self.inside = False
+        self.heading = ""
+        self.path: list[str] = []
+        self.texts: dict[str, str] = {}
+        self.rows: list[list[str]] = []
+        self.feed(report.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        self.inside = self.inside or (tag, dict(attrs).get("class")) == ("section", "card")
+        self.path.append(tag)
+        if self.inside and tag == "tr":
+            self.rows.append([])
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag != "section"
+        self.path.remove(tag)
+
+    def handle_data(self, data):
+        if not self.inside or not data.strip():
+            return
+        if {"h2", "h3"} & set(self.path):
+            self.heading = data
+        elif {"td", "th"} & set(self.path):
+            self.rows[-1].append(data)
+        else:
+            self.texts[self.heading] = self.texts.get(self.heading, "") + data
+
+
+@pytest.mark.parametrize(
+    ("task", "trained", "tested", "use", "paper", "figure"),
+    [
+        (
+            SEGMENTATION,
+            "Trained on 1 patient, validated on 1 other; together 2 series, 6 slices (4 with tumour)",
+            "Evaluated on 3 patients, 3 series, 9 slices (4 with tumour), split test",
+            "Segmentation of lung tumours",
+            "Weighted Integration Loss",
+            "Dice per patient, mean",
+        ),
+        (
+            DETECTION,
+            "Trained on 1 patient, 1 series, 12 slices (3 of L3)",
+            "Evaluated on 3 patients, 3 series, 36 slices (8 of L3), split test",
+            "third lumbar vertebra",
+            "Automate L3 Slice Detection",
+            "slice error in mm, mean",
+        ),
+    ],
+)
+def test_report_ends_with_the_model_card(
+    task, trained, tested, use, paper, figure, tumours, vertebrae, tmp_path, monkeypatch
+):
+    slices, size = (tumours, (12, SIZE, SIZE)) if task == SEGMENTATION else (vertebrae, (36,))
+    seen = {"trained_on": ["dd"], "chosen_by": ["aa"]} if task == SEGMENTATION else {"trained_on": ["ps1"]}
+    model = write_tiny_model(tmp_path / "model", task, {"training_patients": 1}, seen)
+    predict_with(monkeypatch, np.random.default_rng(4).normal(size=size))
+    step.run(Config(shown_cases=1), slices, model, tmp_path / "out")
+    card = CardOfReport(tmp_path / "out" / "report.html")
+    head = next(iter(card.texts))
+    assert head.startswith("Model card: ")
+    assert "Research use only" in card.texts[head]
+    assert use in card.texts["Intended use"]
+    assert "Out of scope" in card.texts["Intended use"]
+    assert "Only 3 patients" in card.texts["Limits"]
+    assert trained in card.texts["Data"]
+    assert tested in card.texts["Data"]
+    assert "d" * 64 in card.texts["Data"]
+    assert "resized to 32 x 32 pixels" in card.texts["Preprocessing"]
+    assert paper in card.texts["Papers"]
+    (interval,) = [row[2] for row in card.rows if row[0] == figure and len(row) == 3]
+    assert re.fullmatch(r"\d+\.\d{3} to \d+\.\d{3}", interval)
+
+    registered = markdown(read_card(model), read_metrics(tmp_path / "out"), tmp_path / "out")
+    assert card_html(registered) in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_card_does_not_count_another_slice_set(tumours, tmp_path):
+    model = write_tiny_model(tmp_path / "model", SEGMENTATION, {"slice_set_hash": "f" * 64})
+    metrics = step.run(Config(shown_cases=1), tumours, model, tmp_path / "out")
+    assert metrics["model"]["seen"] is None
+    assert "not in the slice set of the evaluation" in CardOfReport(tmp_path / "out" / "report.html").texts["Data"]
 
 
 def test_network_and_batches_do_not_change_the_counts(tumours, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 from tiny_models import tiny_model
 
+from hounsfield.data.evaluation import KIND, VERSION
 from hounsfield.data.model_store import ModelCard, read_card, write_model
 from hounsfield.errors import InputError
 from hounsfield.experiments.printed import TABLE_2
@@ -292,7 +293,7 @@ def stored(tmp_path: Path, **parameters: Any) -> tuple[Path, Path]:
     write_model(model, ModelCard.model_validate(card), {}, make_run("control", 0).history)
     write_json(evaluation / "metrics.json", {"image_size": [96, 96], "per_patient": {"vertebra_mm": VERTEBRA}})
     pq.write_table(pa.Table.from_pylist(make_run("control", 2).series), evaluation / "patients.parquet")
-    write_manifest(evaluation, "evaluation", 1)
+    write_manifest(evaluation, KIND, VERSION)
     return model, evaluation
 
 

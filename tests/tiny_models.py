@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from hounsfield import models
+from hounsfield.data import evaluation as evaluations
 from hounsfield.data.model_store import WEIGHTS, ModelCard, read_card, write_model
 from hounsfield.storage import sha256_bytes, write_json, write_manifest
 from hounsfield.windowing import window_for
@@ -63,5 +64,6 @@ def tiny_evaluation(folder: Path, model: Path) -> Path:
     (directory / "figures" / "pr_curve.png").write_bytes(b"\x89PNG")
     (directory / "unrelated.txt").write_text("stays here")
     weights = sha256_bytes((model / WEIGHTS).read_bytes())
-    write_manifest(directory, "evaluation", 1, task=task, dataset_hash="e" * 64, model_hash=weights)
+    hashes = {"dataset_hash": "e" * 64, "model_hash": weights}
+    write_manifest(directory, evaluations.KIND, evaluations.VERSION, task=task, **hashes)
     return directory

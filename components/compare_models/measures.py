@@ -10,21 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hounsfield.components.compare_models.config import Config
-from hounsfield.components.evaluate_pr_ap.run import predictor
-from hounsfield.data.evaluation import PATIENTS, read_metrics
+from hounsfield.data.evaluation import PATIENTS, read_metrics, read_scores
 from hounsfield.data.series_store import SeriesStore
 from hounsfield.data.slice_set import SEGMENTATION, SliceSet
 from hounsfield.data.splits import TEST
 from hounsfield.errors import ArtifactError
-from hounsfield.evaluation.bootstrap import FineHistogram, Floats, MeanFigure, PooledPrecision, coarse
+from hounsfield.evaluation.bootstrap import BINS, Floats, MeanFigure, PooledPrecision, coarse
 from hounsfield.evaluation.gate import Measure
-from hounsfield.evaluation.prediction import predict_rows, rows_by
-from hounsfield.inference import load_network
-from hounsfield.progress import Progress
-
-BINS = 2000
-BATCH_SIZE = 8
-THIN_MM, MEDIUM_MM = 1.5, 3.0
+from hounsfield.evaluation.intervals import spacing_group
+from hounsfield.evaluation.prediction import rows_by
 
 
 @dataclass(frozen=True)
@@ -42,16 +36,12 @@ class Trial:
 
 
 def trial(
-    config: Config, slices: SliceSet, store: Path | None, models: Sequence[Path], evaluations: Sequence[Path]
-) -> Trial:
+    config: Config, slices: SliceSet, store: Path | None, evaluations: Sequence[Path]
+) -> Trial:  # fmt: skip
     """The figures of challenger and champion, in this order, from their evaluations.
-
-    Of segmentation, also from one more pass of each network, because average precision of resampled patients needs the
-    scores of each patient.
 
     Raises:
         ArtifactError: an evaluation is not of the test patients, or `store` has other series than `slices`.
-        InputError: a network gives NaN.
     """
     rows = rows_by(slices, "patient", (TEST,))
     patients = list(rows)
@@ -59,7 +49,7 @@ def trial(
     tables = [by_patient(evaluation, patients) for evaluation in evaluations]
     if slices.task != SEGMENTATION:
         return detection_trial(config, tables, groups)
-    histograms = [coarse(scores_of(slices, model, rows), BINS) for model in models]
+    histograms = [coarse(scores_of(evaluation, patients), BINS) for evaluation in evaluations]
     negatives, positives = (padded([pair[place] for pair in histograms]) for place in range(2))
     precision = PooledPrecision(negatives, positives)
     dice, known = per_patient(tables, "dice")
@@ -140,18 +130,19 @@ def pooled(evaluations: Sequence[Path]) -> list[float | None]:
     return [read_metrics(evaluation)["pooled"]["average_precision"] for evaluation in evaluations]
 
 
-def scores_of(slices: SliceSet, model: Path, rows: dict[str, list[int]]) -> Any:
-    """Fine histograms (patients, 2, FINE_BINS) uint32 of the scores of `model`."""
-    predict = predictor(load_network(model))
-    found = []
-    with Progress("scores", sum(map(len, rows.values()))) as progress:
-        for own in rows.values():
-            histogram = FineHistogram()
-            for batch, scores in predict_rows(slices, own, predict, BATCH_SIZE):
-                histogram.update(scores, slices.gather("mask", batch).view(np.bool_))
-                progress.advance(len(batch))
-            found.append(histogram.counts)
-    return np.stack(found)
+def scores_of(evaluation: Path, patients: Sequence[str]) -> Any:
+    """Fine histograms (patients, 2, FINE_BINS) uint32 of an evaluation.
+
+    Raises:
+        ArtifactError: they cannot be read, or are of other patients.
+    """
+    found = read_scores(evaluation)
+    if found.keys() != set(patients):
+        raise ArtifactError(
+            f"{evaluation} has scores of {len(found)} patients, expected the {len(patients)} test patients of the "
+            "slice set: evaluate on them"
+        )
+    return np.stack([found[patient] for patient in patients])
 
 
 def padded(counts: Sequence[Floats]) -> Floats:
@@ -180,15 +171,8 @@ def groups_of(slices: SliceSet, rows: dict[str, list[int]], store: Path | None) 
         found.append(
             {
                 "tumour site": slices.index[own[0]].subgroup,
-                "slice thickness": thickness_group(float(np.median(thickness))),
+                "slice thickness": spacing_group(float(np.median(thickness))),
                 "manufacturer": makers.pop() if len(makers) == 1 else "several" if makers else "",
             }
         )
     return found
-
-
-def thickness_group(millimetres: float) -> str:
-    """`0 to 1.5 mm`, `1.5 to 3 mm` (upper ends included) or `over 3 mm`."""
-    if millimetres <= THIN_MM:
-        return f"0 to {THIN_MM:g} mm"
-    return f"{THIN_MM:g} to {MEDIUM_MM:g} mm" if millimetres <= MEDIUM_MM else f"over {MEDIUM_MM:g} mm"

@@ -14,6 +14,7 @@ from hounsfield.data.slice_set import SliceSet
 from hounsfield.data.splits import TEST
 from hounsfield.errors import ArtifactError, InputError
 from hounsfield.evaluation.gate import HEADLINE, Decision, Rules, decide
+from hounsfield.evaluation.metrics import window_text
 from hounsfield.storage import atomic_directory, sha256_bytes
 
 
@@ -50,7 +51,9 @@ def run(
             decision: Decision | None = None
             if reigning is not None:
                 folder = champion.fetch(reigning, Path(scratch) / "model")
-                check_unseen(read_patients(folder), test, f"champion {name} version {reigning.version}", source)
+                who = f"champion {name} version {reigning.version}"
+                check_images(read_card(folder), source, who)
+                check_unseen(read_patients(folder), test, who, source)
                 old = evaluate(source, folder, directory / CHAMPION)
                 sides = [(model, evaluation), (folder, directory / CHAMPION)]
                 decision = judge(config, source, store, sides, directory / PAGE, f"{name} version {reigning.version}")
@@ -84,7 +87,7 @@ def judge(
     from hounsfield.evaluation.gate_page import gate_page
 
     models, evaluations = [side[0] for side in sides], [side[1] for side in sides]
-    tried = trial(config, source, store, models, evaluations)
+    tried = trial(config, source, store, evaluations)
     cards = [read_card(path) for path in models]
     rules = Rules(
         config.policy, config.min_patients, config.min_subgroup_patients, config.resamples, config.bootstrap_seed
@@ -122,6 +125,26 @@ def subgroups_of(decision: Decision) -> dict[str, dict[str, Any]]:
         }
         for group in decision.groups
     }
+
+
+def check_images(card: ModelCard, source: SliceSet, who: str) -> None:
+    """Check that the champion is for the images of the slice set, as both models are measured on the same ones.
+
+    Raises:
+        ArtifactError: it is for another task, size or window.
+    """
+    own, given = (
+        f"{task} on images of {size[0]} x {size[1]} pixels, {window_text(window)}"
+        for task, size, window in (
+            (card.task, card.image_size, card.window),
+            (source.task, source.shape, source.window.to_dict()),
+        )
+    )
+    if own != given:
+        raise ArtifactError(
+            f"{who} is for {own}, the new model for {given}: they cannot be measured on the same images, so give the "
+            "champion's task, size, width and level, or start a new model_name"
+        )
 
 
 def check_unseen(seen: set[str], test: set[str], who: str, source: SliceSet) -> None:

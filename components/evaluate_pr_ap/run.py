@@ -1,6 +1,6 @@
 """Slice set and model to an evaluation: average precision, precision, recall, F1, and figures per patient."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import torch
 
 from hounsfield.components.evaluate_pr_ap.config import Config
-from hounsfield.data.evaluation import CURVE, KIND, METRICS, PATIENTS, REPORT, VERSION
-from hounsfield.data.model_store import WEIGHTS, ModelCard, read_card
-from hounsfield.data.slice_set import SEGMENTATION, SliceSet
+from hounsfield.data.evaluation import CURVE, KIND, METRICS, PATIENTS, REPORT, VERSION, write_scores
+from hounsfield.data.model_store import WEIGHTS, ModelCard, read_card, read_patients
+from hounsfield.data.slice_set import SEGMENTATION, SliceIndex, SliceSet
 from hounsfield.data.splits import SPLITS
 from hounsfield.errors import ArtifactError, InputError
+from hounsfield.evaluation import card as cards
 from hounsfield.evaluation import metrics as figures_of
 from hounsfield.evaluation.detection import evaluate_detection
 from hounsfield.evaluation.detection_report import write_detection_report
@@ -64,14 +65,12 @@ def run(config: Config, slices: Path, model: Path, evaluation: Path) -> dict[str
         "task": source.task,
         "split": config.split,
         "fold": config.fold,
-        "patients": len({item.patient for item in used}),
-        "series": len({item.series for item in used}),
-        "slices": len(rows),
+        **counts_of(used),
         "image_size": list(source.shape),
         "threshold": threshold,
         "dataset_hash": source.dataset_hash,
         "slice_set_hash": str(source.manifest["hash"]),
-        "model": {**card.model_dump(include=MODEL_FIELDS), **training_of(card)},
+        "model": {**card.model_dump(include=MODEL_FIELDS), **training_of(card), "seen": seen(card, source, model)},
         "model_hash": sha256_bytes((Path(model) / WEIGHTS).read_bytes()),
         "window": source.window.to_dict(),
         "code_version": version("hounsfield"),
@@ -80,13 +79,17 @@ def run(config: Config, slices: Path, model: Path, evaluation: Path) -> dict[str
         if source.task == SEGMENTATION:
             pixels = evaluate_segmentation(source, splits, predict, threshold, config.batch_size)
             complete(described, figures_of.segmentation_metrics(pixels))
-            write_tables(directory, pixels.histogram, [asdict(patient) for patient in pixels.patients])
-            write_segmentation_report(directory, described, pixels, source, predict, config.shown_cases)
+            write_scores(directory, pixels.scores)
+            write_tables(directory, pixels.histogram, with_distance(map(asdict, pixels.patients), used, "patient"))
+            text = cards.markdown(card, described, directory)
+            write_segmentation_report(directory, described, text, pixels, source, predict, config.shown_cases)
         else:
             found = evaluate_detection(source, splits, predict, threshold, config.batch_size)
             complete(described, figures_of.detection_metrics(found, config.vertebra_mm))
-            write_tables(directory, found.histogram, [asdict(series) for series in found.series])
-            write_detection_report(directory, described, found, source, config.shown_cases)
+            write_scores(directory, found.scores)
+            write_tables(directory, found.histogram, with_distance(map(asdict, found.series), used, "series"))
+            text = cards.markdown(card, described, directory)
+            write_detection_report(directory, described, text, found, source, config.shown_cases)
         write_json(directory / METRICS, described)
         fields = ("task", "split", "fold", "patients", "dataset_hash", "slice_set_hash", "model_hash", "summary")
         write_manifest(directory, KIND, VERSION, **{name: described[name] for name in fields})
@@ -134,6 +137,36 @@ def check_fold(card: ModelCard, source: SliceSet, config: Config) -> None:
             f"the model was trained with fold={fold}, the evaluation is of fold={config.fold}: it was fitted to these "
             f"test patients, evaluate with fold={fold}"
         )
+
+
+def counts_of(items: Sequence[SliceIndex]) -> dict[str, int]:
+    """How many patients, series, slices, and slices with a label."""
+    return {
+        "patients": len({item.patient for item in items}),
+        "series": len({item.series for item in items}),
+        "slices": len(items),
+        "positive_slices": sum(item.positive for item in items),
+    }
+
+
+def seen(card: ModelCard, source: SliceSet, model: Path) -> dict[str, int] | None:
+    """What the training saw, to fit the network or to choose the epoch; None where `source` is another slice set.
+
+    Raises:
+        ArtifactError: the model does not say.
+    """
+    if card.slice_set_hash != source.manifest["hash"]:
+        return None
+    known = read_patients(model)
+    return counts_of([item for item in source.index if item.patient in known])
+
+
+def with_distance(rows: Iterable[dict[str, Any]], items: Sequence[SliceIndex], by: str) -> list[dict[str, Any]]:
+    """Rows of the table of patients (or series: `by`) with the median distance of their slices in mm."""
+    found: dict[str, list[float]] = {}
+    for item in items:
+        found.setdefault(getattr(item, by), []).append(item.spacing_slice)
+    return [row | {"slice_spacing_mm": float(np.median(found[row[by]]))} for row in rows]
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -44,11 +44,11 @@ def run(
 
     import mlflow
 
-    from hounsfield.registry import card as cards
+    from hounsfield.evaluation import card as cards
     from hounsfield.registry import champion, logs, packaging, policy, tracking
 
     commit, tested_on = logs.git_commit(), str(manifest.get("dataset_hash", ""))
-    described = cards.markdown(card, measured, tested_on, commit, evaluation, compared)
+    described = cards.markdown(card, measured, evaluation, commit, compared)
     summary = measured.pop("summary", {})
     settings = ("model", "window")
     detailed = {key: value for key, value in measured.items() if key not in settings}

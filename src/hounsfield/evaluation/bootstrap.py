@@ -5,6 +5,7 @@ how often each patient was drawn. The interval is the percentile interval (Efron
 Bootstrap, 1993, chapter 13). With one seed the draws are those of `scipy.stats.bootstrap(..., paired=True)`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from hounsfield.errors import InputError
 
 CONFIDENCE = 0.95
+BINS = 2000
+"""Of the histograms that are resampled."""
 CHUNK = 500
 """Resamples at once."""
 FINE_BINS = 1 << 16
@@ -66,13 +69,13 @@ class MeanFigure:
 
 @dataclass(frozen=True)
 class PooledPrecision:
-    """Average precision over the pixels of all drawn patients, from histograms that add.
+    """Average precision over the pixels (or slices) of all drawn patients, from histograms that add.
 
     All scores of a bin are one threshold, as equal scores are in scikit-learn's `average_precision_score`.
 
     Attributes:
-        negatives: (2, patients, bins) float64, pixels by score from high to low; challenger first. The bins of the two
-            models need not be the same.
+        negatives: (models, patients, bins) float64, pixels by score from high to low; of two models, challenger first.
+            Their bins need not be the same.
         positives: likewise.
     """
 
@@ -84,8 +87,8 @@ class PooledPrecision:
         return int(self.positives.shape[1])
 
     def of(self, weights: Floats) -> Floats:
-        found = np.full((2, len(weights)), np.nan)
-        for model in range(2):
+        found = np.full((len(self.positives), len(weights)), np.nan)
+        for model in range(len(self.positives)):
             positives = weights @ self.positives[model]
             hits = positives.cumsum(axis=1)
             marked = (weights @ self.negatives[model]).cumsum(axis=1) + hits
@@ -119,21 +122,9 @@ def paired_difference(figure: Figure, resamples: int, seed: int) -> Difference:
     if patients == 0:
         return Difference(None, None, None, None, None, 0, 0)
     challenger, champion = figure.of(np.ones((1, patients)))[:, 0]
-    generator = np.random.default_rng(seed)
-    drawn: list[Floats] = []
-    for start in range(0, resamples, CHUNK):
-        rows = min(CHUNK, resamples - start)
-        picked = generator.integers(0, patients, (rows, patients))
-        places = picked + patients * np.arange(rows)[:, None]
-        weights = np.bincount(places.ravel(), minlength=rows * patients).reshape(rows, patients)
-        both = figure.of(weights.astype(np.float64))
-        drawn.append(both[0] - both[1])
-    differences = np.concatenate(drawn)
+    differences = np.concatenate([both[0] - both[1] for both in map(figure.of, drawn(patients, resamples, seed))])
     differences = differences[~np.isnan(differences)]
-    low = high = None
-    if differences.size:
-        tail = 50 * (1 - CONFIDENCE)
-        low, high = (float(value) for value in np.percentile(differences, [tail, 100 - tail]))
+    low, high = ends(differences) if differences.size else (None, None)
     return Difference(
         challenger=_known(challenger),
         champion=_known(champion),
@@ -145,12 +136,29 @@ def paired_difference(figure: Figure, resamples: int, seed: int) -> Difference:
     )
 
 
+def drawn(patients: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each patient is drawn, (at most CHUNK, patients) float64 at a time."""
+    generator = np.random.default_rng(seed)
+    for start in range(0, resamples, CHUNK):
+        rows = min(CHUNK, resamples - start)
+        picked = generator.integers(0, patients, (rows, patients))
+        places = picked + patients * np.arange(rows)[:, None]
+        yield np.bincount(places.ravel(), minlength=rows * patients).reshape(rows, patients).astype(np.float64)
+
+
+def ends(values: Floats) -> tuple[float, float]:
+    """The percentiles between which `CONFIDENCE` of the values lie."""
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
 class FineHistogram:
-    """Pixels of one patient by score, (2, FINE_BINS) uint32: negatives, then positives, from low scores to high.
+    """Pixels (or slices) of one patient by score, (2, FINE_BINS) uint32: negatives, then positives, low scores first.
 
     The bin of a score is its sign and 32 powers of two from 2^-20, each divided into 1024 equal parts.
     Smaller magnitudes share the first bin of their sign, larger ones the last.

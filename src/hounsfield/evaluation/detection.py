@@ -1,5 +1,6 @@
 """Slice detection: one decided slice per series against the labelled ones, and every slice as a classification."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hounsfield.data.slice_set import SliceSet
+from hounsfield.evaluation.bootstrap import Counted, FineHistogram
 from hounsfield.evaluation.decision import Regression, decide, regression
 from hounsfield.evaluation.prediction import Predict, Scores, predict_rows, probability, rows_by
 from hounsfield.metrics.counts import Counts, Spread, ratio
@@ -50,6 +52,8 @@ class Detection:
     rows: dict[str, list[int]]
     probabilities: dict[str, Scores]
     """Per series, in slice order: rows of the slice set, and their probabilities."""
+    scores: dict[str, Counted]
+    """Per patient: slices by score, (2, FINE_BINS) uint32, see `FineHistogram`."""
 
     @property
     def labelled(self) -> list[SeriesResult]:
@@ -93,7 +97,7 @@ class Detection:
 def evaluate_detection(
     slices: SliceSet, splits: Sequence[str], predict: Predict, threshold: float, batch_size: int
 ) -> Detection:
-    """Evaluate every series of the splits; memory is bounded by one batch and one number per slice.
+    """Evaluate every series of the splits; beyond a batch, memory holds a number per slice and 0.5 MB a patient.
 
     Args:
         threshold: probability at and above which a slice is positive.
@@ -106,6 +110,7 @@ def evaluate_detection(
     pooled = Counts()
     results: list[SeriesResult] = []
     probabilities: dict[str, Scores] = {}
+    fine: defaultdict[str, FineHistogram] = defaultdict(FineHistogram)
     with Progress("evaluate", sum(map(len, groups.values()))) as progress:
         for series, rows in groups.items():
             parts = []
@@ -115,11 +120,13 @@ def evaluate_detection(
             scores = np.concatenate(parts)
             truth = np.array([slices.index[row].positive for row in rows])
             histogram.update(scores, truth)
+            fine[slices.index[rows[0]].patient].update(scores, truth)
             probabilities[series] = probability(scores)
             counts = Counts.of(probabilities[series] >= threshold, truth)
             pooled += counts
             results.append(_series_result(slices, rows, probabilities[series], truth, threshold, counts))
-    return Detection(pooled, histogram, results, groups, probabilities)
+    counts_by_patient = {patient: fine[patient].counts for patient in sorted(fine)}
+    return Detection(pooled, histogram, results, groups, probabilities, counts_by_patient)
 
 
 def _series_result(

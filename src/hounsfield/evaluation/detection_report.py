@@ -15,9 +15,9 @@ COLUMNS = ["series", "error, slices", "error, mm", "predicted", "true", "detecte
 
 
 def write_detection_report(
-    directory: Path, metrics: dict[str, Any], result: Detection, slices: SliceSet, cases: int
+    directory: Path, metrics: dict[str, Any], card: str, result: Detection, slices: SliceSet, cases: int
 ) -> None:
-    """Write report.html and figures/*.png."""
+    """Write report.html, which ends with the model card `card` (Markdown), and figures/*.png."""
     writer = ReportWriter(directory)
     pooled, own = metrics["pooled"], metrics["per_patient"]
     page = Page(
@@ -57,7 +57,7 @@ def write_detection_report(
     for name, chosen in worst_and_best(result.ranked, cases).items():
         shown = (case(slices, series, result, metrics["threshold"]) for series in chosen)
         writer.case_group(page, name, LEGEND, False, shown)
-    writer.write(page, metrics)
+    writer.write(page, metrics, card)
 
 
 def meaning(metrics: dict[str, Any]) -> list[str]:

@@ -128,7 +128,11 @@ def decide(
             refusals.append(f"Without that it would have become champion: {merit[0].lower()}{merit[1:]}")
         return Decision(False, refusals, list(measures), differences, found, enough)
     judged = sum(group.judged for group in found)
-    watched = f"No other figure and none of the {judged} subgroups with enough patients is worse beyond its margin."
+    watched = (
+        f"No other figure and none of the {judged} subgroups with enough patients is worse beyond its margin."
+        if judged
+        else "No other figure is worse beyond its margin; no subgroup has enough patients to be judged."
+    )
     return Decision(True, [merit, watched], list(measures), differences, found, enough)
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from hounsfield.data.evaluation import FIGURES, REPORT
 from hounsfield.evaluation import figures
-from hounsfield.evaluation.metrics import counted, window_text
+from hounsfield.evaluation.metrics import counted
 from hounsfield.metrics.histogram import ScoreHistogram
 from hounsfield.pages import render
 from hounsfield.plots import png, svg
@@ -77,10 +78,8 @@ class ReportWriter:
         )
         self.plot(page, "pr_curve", figure, caption)
 
-    def write(self, page: Page, metrics: dict[str, Any]) -> None:
-        """Write report.html."""
-        model = metrics["model"]
-        rows, columns = metrics["image_size"]
+    def write(self, page: Page, metrics: dict[str, Any], card: str) -> None:
+        """Write report.html, which ends with the model card `card` (Markdown)."""
         html = render(
             Path(__file__).with_name("report.html.j2"),
             **vars(page),
@@ -89,21 +88,7 @@ class ReportWriter:
             f"threshold {metrics['threshold']:g}",
             caveats=metrics["caveats"],
             colours={"truth": figures.OVERLAY_TRUTH, "prediction": figures.OVERLAY_PREDICTION},
-            provenance=[
-                (
-                    "Model",
-                    f"{model['architecture']}, {model['parameter_count']:,} parameters, epoch {model['best_epoch']}",
-                ),
-                ("Trained on", f"{counted(model['training_patients'], 'patient')} of dataset {model['dataset_hash']}"),
-                ("Weights (SHA-256)", metrics["model_hash"]),
-                ("Dataset evaluated", metrics["dataset_hash"]),
-                ("Slice set evaluated", metrics["slice_set_hash"]),
-                ("Window", window_text(metrics["window"])),
-                ("Image size", f"{rows} x {columns} pixels"),
-                ("Test patients", "the slice set's test split" if metrics["fold"] < 0 else f"fold {metrics['fold']}"),
-                ("Decision", f"positive from a probability of {metrics['threshold']:g}"),
-                ("Code", f"hounsfield {metrics['code_version']}"),
-            ],
+            card=card_html(card),
         )
         (self.directory / REPORT).write_text(html, encoding="utf-8")
 
@@ -111,6 +96,19 @@ class ReportWriter:
         data = png(figure)
         (self.directory / FIGURES / f"{name}.png").write_bytes(data)
         return data
+
+
+def card_html(text: str) -> str:
+    """A model card as HTML, headings one level lower, for a page that has its own title.
+
+    Markdown of which only the named rules hold: HTML, links and images in the text stay text.
+    """
+    parser = MarkdownIt("zero").enable(["heading", "list", "table", "backticks", "emphasis", "escape"])
+    tokens = parser.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{int(token.tag[1:]) + 1}"
+    return str(parser.renderer.render(tokens, parser.options, {}))
 
 
 def patients_of(metrics: dict[str, Any]) -> str:

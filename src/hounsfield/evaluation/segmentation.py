@@ -7,6 +7,7 @@ import numpy as np
 
 from hounsfield.data.slice_set import SliceSet
 from hounsfield.data.tumour_site import SITES
+from hounsfield.evaluation.bootstrap import Counted, FineHistogram
 from hounsfield.evaluation.prediction import Predict, log_odds, predict_rows, rows_by
 from hounsfield.metrics.counts import Counts, Spread
 from hounsfield.metrics.histogram import ScoreHistogram
@@ -44,18 +45,23 @@ class PatientResult:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Pixels of all patients together, and each patient; `histograms` are those of the subgroups' patients."""
+    """Pixels of all patients together, and each patient; `histograms` are those of the subgroups' patients.
+
+    `scores` are those of the patients: (2, FINE_BINS) uint32, see `FineHistogram`.
+    """
 
     pooled: Counts
     histogram: ScoreHistogram
     patients: list[PatientResult]
     histograms: dict[str, ScoreHistogram]
+    scores: dict[str, Counted]
 
     def of_site(self, site: str) -> "Segmentation":
         """The patients of one subgroup, pooled among themselves."""
         patients = [patient for patient in self.patients if patient.subgroup == site]
         pooled = sum((patient.counts for patient in patients), Counts())
-        return Segmentation(pooled, self.histograms[site], patients, {site: self.histograms[site]})
+        scores = {patient.patient: self.scores[patient.patient] for patient in patients}
+        return Segmentation(pooled, self.histograms[site], patients, {site: self.histograms[site]}, scores)
 
     @property
     def dice(self) -> Spread:
@@ -72,7 +78,7 @@ class Segmentation:
 def evaluate_segmentation(
     slices: SliceSet, splits: Sequence[str], predict: Predict, threshold: float, batch_size: int
 ) -> Segmentation:
-    """Evaluate every patient of the splits; memory is bounded by one batch and four histograms.
+    """Evaluate every patient of the splits; beyond a batch and four histograms, memory holds 0.5 MB a patient.
 
     Args:
         threshold: probability at and above which a pixel is tumour.
@@ -85,16 +91,18 @@ def evaluate_segmentation(
     histograms = {site: ScoreHistogram() for site in SITES}
     pooled = Counts()
     results: list[PatientResult] = []
+    scores: dict[str, Counted] = {}
     with Progress("evaluate", sum(map(len, patients.values()))) as progress:
         for patient, rows in patients.items():
-            own = ScoreHistogram()
-            result = _evaluate_patient(slices, patient, rows, predict, threshold, batch_size, own, progress)
+            own, fine = ScoreHistogram(), FineHistogram()
+            result = _evaluate_patient(slices, patient, rows, predict, threshold, batch_size, (own, fine), progress)
+            scores[patient] = fine.counts
             histogram.merge(own)
             if result.subgroup:
                 histograms[result.subgroup].merge(own)
             pooled += result.counts
             results.append(result)
-    return Segmentation(pooled, histogram, results, histograms)
+    return Segmentation(pooled, histogram, results, histograms, scores)
 
 
 def _evaluate_patient(
@@ -104,7 +112,7 @@ def _evaluate_patient(
     predict: Predict,
     threshold: float,
     batch_size: int,
-    histogram: ScoreHistogram,
+    histograms: tuple[ScoreHistogram, FineHistogram],
     progress: Progress,
 ) -> PatientResult:
     cut = np.float32(log_odds(threshold))
@@ -115,7 +123,8 @@ def _evaluate_patient(
     for batch, scores in predict_rows(slices, rows, predict, batch_size):
         truth = slices.gather("mask", batch).view(np.bool_)
         predicted = scores >= cut
-        histogram.update(scores, truth)
+        for histogram in histograms:
+            histogram.update(scores, truth)
         counts += Counts.of(predicted, truth)
         true_pixels, predicted_pixels = truth.sum(axis=(1, 2)), predicted.sum(axis=(1, 2))
         for row, true, positive in zip(batch, true_pixels.tolist(), predicted_pixels.tolist(), strict=True):
@@ -127,7 +136,7 @@ def _evaluate_patient(
             if (true, positive) > largest:
                 shown, largest = row, (true, positive)
         progress.advance(len(batch))
-    precision_average = histogram.average_precision()
+    precision_average = histograms[0].average_precision()
     return PatientResult(
         patient=patient,
         subgroup=slices.index[rows[0]].subgroup,

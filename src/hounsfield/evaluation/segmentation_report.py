@@ -17,9 +17,18 @@ COLUMNS = ["patient", "site", "Dice", "precision", "recall", "AP", "tumour, ml",
 
 
 def write_segmentation_report(
-    directory: Path, metrics: dict[str, Any], result: Segmentation, slices: SliceSet, predict: Predict, cases: int
+    directory: Path,
+    metrics: dict[str, Any],
+    card: str,
+    result: Segmentation,
+    slices: SliceSet,
+    predict: Predict,
+    cases: int,
 ) -> None:
-    """Write report.html and figures/*.png. Slices of the shown cases are predicted again, one at a time."""
+    """Write report.html, which ends with the model card `card` (Markdown), and figures/*.png.
+
+    Slices of the shown cases are predicted again, one at a time.
+    """
     writer = ReportWriter(directory)
     pooled, own = metrics["pooled"], metrics["per_patient"]
     page = Page(
@@ -66,7 +75,7 @@ def write_segmentation_report(
     for name, chosen in worst_and_best(result.ranked, cases).items():
         shown = (case(slices, patient, predict, metrics["threshold"]) for patient in chosen)
         writer.case_group(page, name, LEGEND, True, shown)
-    writer.write(page, metrics)
+    writer.write(page, metrics, card)
 
 
 def meaning(metrics: dict[str, Any]) -> list[str]:
