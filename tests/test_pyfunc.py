@@ -120,20 +120,42 @@ def test_a_slice_does_not_depend_on_its_neighbours(
         (np.where(slices() > 0, np.nan, slices()), "NaN or infinite values came"),
         (np.where(slices() > 0, np.inf, slices()), "NaN or infinite values came"),
         (slices() * 100, r"values from -\d+ to \d+ came$"),
-        ((slices() + 1000) / 1400, "values from 0 to .* came, none below 0"),
-        (slices() + 1024, "values from 24 to .* came, none below 0"),
+        ((slices() + 1000) / 1400, "values from 0 to .* came: do not scale"),
+        (slices() / 1000, r"values from -1 to 0\.\d+ came: do not scale"),
+        ((slices() + 1000) / 1400 * 255, "values from 0 to .* came, none from -1024 to 0: rescale"),
+        (slices() + 1024, "values from 24 to .* came, none from -1024 to 0: rescale"),
+        (np.where(slices() < -900, -2000, slices() + 1024), "values from -2000 to .* came, none from -1024 to 0"),
         (np.zeros((1, 4, 4), np.uint8), "dtype uint8 came"),
+        (slices() < 0, "dtype bool came"),
+        (slices().astype(complex), "dtype complex128 came"),
         (slices().astype(str), "dtype <U"),
+        (slices().astype(str).tolist(), "dtype <U"),
+        ([[[None, 0], [-1000, 40]]], "dtype object came"),
+        ([[[10**30, 0], [-1000, 40]]], "dtype object came"),
         ([[[0, 1], [2]]], "slices of different sizes came"),
+        ([], r"shape \(0,\) came"),
+        (None, r"shape \(\) came"),
+        ({"slices": [[[0]]]}, r"shape \(\) came"),
     ],
 )
 def test_input_that_cannot_be_hu_is_refused(registered: Registered, wrong: Any, came: str) -> None:
-    with pytest.raises(MlflowException, match=f"expected HU slices.*; {came}"):
+    expected = r"expected HU slices: integers \(not uint8\) or floats of shape \(N, H, W\) from -32768 to 32767"
+    with pytest.raises(MlflowException, match=f"{expected}, air near -1000, water 0; {came}"):
         registered.loaded["lung-tumour"].predict(wrong)
 
 
-def test_water_everywhere_is_accepted(registered: Registered) -> None:
-    assert registered.loaded["lung-tumour"].predict(np.zeros((1, 32, 32), np.int16)).shape == (1, 32, 32)
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        np.zeros((1, 32, 32), np.int16),
+        np.where(slices(1) < 0, -3024, slices(1)) - (slices(1) > 300) * 400,
+        slices(1) * 0.02,
+        slices(1).tolist(),
+    ],
+    ids=["water", "padded", "soft tissue alone", "nested lists"],
+)
+def test_unusual_hu_is_accepted(registered: Registered, unusual: Any) -> None:
+    assert registered.loaded["lung-tumour"].predict(unusual).shape == (1, 32, 32)
 
 
 def test_loads_in_another_process_without_this_package(registered: Registered, tmp_path: Path) -> None:

@@ -22,7 +22,14 @@ from hounsfield.windowing import Window
 PIXELS_AT_ONCE = 2**20
 """Input or network pixels of one batch, whichever are more: bounds the memory."""
 HU_RANGE = (-32768, 32767)
-EXPECTED = "expected HU slices: a real array of shape (N, H, W), air near -1000, water 0"
+AIR = -1024
+"""Smallest HU of a scanner's usual range; padding may lie below."""
+SCALED = 10
+"""Values that stay this close to 0 were divided or normalised: the noise of a CT alone spans more."""
+EXPECTED = (
+    "expected HU slices: integers (not uint8) or floats of shape (N, H, W) "
+    f"from {HU_RANGE[0]} to {HU_RANGE[1]}, air near -1000, water 0"
+)
 
 
 class ServedModel(PythonModel):
@@ -97,10 +104,15 @@ def check_hu(slices: Any) -> np.ndarray:
     low, high = float(hu.min()), float(hu.max())
     if not np.isfinite([low, high]).all():
         raise refused("NaN or infinite values came")
+    came = f"values from {low:.7g} to {high:.7g} came"
     if low < HU_RANGE[0] or high > HU_RANGE[1]:
-        raise refused(f"values from {low:.7g} to {high:.7g} came")
-    if 0 <= low < high:
-        raise refused(f"values from {low:.7g} to {high:.7g} came, none below 0: rescale stored values, do not window")
+        raise refused(came)
+    if low == high:
+        return hu
+    if max(-low, high) <= SCALED:
+        raise refused(f"{came}: do not scale or normalise")
+    if not AIR <= low < 0 and not ((hu >= AIR) & (hu < 0)).any():
+        raise refused(f"{came}, none from {AIR} to 0: rescale stored values, do not window")
     return hu
 
 
