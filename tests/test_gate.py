@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
+from tiny_models import tiny_model
 
 from hounsfield.components.compare_models.config import Config
 from hounsfield.components.compare_models.measures import by_patient, detection_trial, groups_of
+from hounsfield.components.compare_models.run import check_images
+from hounsfield.data.model_store import read_card
 from hounsfield.data.series_store import SeriesRow, SeriesStoreWriter
 from hounsfield.data.slice_set import SliceSet
 from hounsfield.errors import ArtifactError, InputError
@@ -31,6 +34,7 @@ from hounsfield.evaluation.bootstrap import (
 )
 from hounsfield.evaluation.gate import Decision, Measure, Policy, Rules, decide
 from hounsfield.evaluation.gate_page import gate_page
+from hounsfield.windowing import window_for
 
 RULES = Rules("newer", min_patients=10, min_subgroup_patients=5, resamples=2000, seed=0)
 PATIENTS = 24
@@ -238,6 +242,8 @@ def test_subgroup_that_gets_worse_forbids(kind: str, name: str) -> None:
     assert [(group.name, group.patients) for group in found.groups] == sorted([(name, 6), ("other", 18)])
     small = verdict(0.0, per_patient=change, groups=groups, min_subgroup_patients=7)
     assert small.promote
+    assert "none of the 1 subgroups" in small.reasons[1]
+    assert verdict(0.05).reasons[1].endswith("no subgroup has enough patients to be judged.")
     assert [group.judged for group in small.groups if group.name == name] == [False]
 
 
@@ -294,6 +300,24 @@ def test_slice_errors_are_averaged_over_labelled_series(tmp_path: Path) -> None:
         by_patient(tmp_path / "new", ["a", "b"])
     with pytest.raises(ArtifactError, match="cannot be read"):
         by_patient(tmp_path / "none", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("task", "size", "sentence"),
+    [
+        ("lung-tumour", 64, r"is for lung-tumour on images of 32 x 32 pixels, .*, the new model for .* of 64 x 64"),
+        ("l3-slice", 32, "the new model for l3-slice on images of 32 x 32 pixels"),
+    ],
+)
+def test_champion_of_other_images_is_named(tmp_path: Path, task: str, size: int, sentence: str) -> None:
+    card, who = read_card(tiny_model(tmp_path, size=32)), "champion x version 1"
+
+    def of(task: str, size: int) -> SliceSet:
+        return cast(SliceSet, SimpleNamespace(task=task, shape=(size, size), window=window_for(task, size=size)))
+
+    check_images(card, of("lung-tumour", 32), who)
+    with pytest.raises(ArtifactError, match=f"{who}.*{sentence}"):
+        check_images(card, of(task, size), who)
 
 
 def test_groups_of_patients(tmp_path: Path) -> None:

@@ -167,6 +167,45 @@ def test_settled_promotion_that_comes_too_late(name: str, monkeypatch: pytest.Mo
     assert champion(name) == "3"
 
 
+def test_gate_does_not_overtake_a_champion_that_it_was_not_compared_with(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer has added its event and not yet set the alias."""
+    with monkeypatch.context() as between:
+        between.setattr(history, "agree", lambda name: 3)
+        history.move(name, 3, history.GATE, "better than version 1", "1")
+    assert champion(name) == "1"
+    settle(name, 2, cast(Comparison, Namespace(promote=True, reason="better", champion_version="1")))
+    assert [item.to for item in events(name)] == ["1", "3"]
+    told = MlflowClient().get_model_version(name, "2").tags["gate"]
+    assert told == "not promoted: version 3 became champion after the comparison"
+    settle(name, 3, cast(Comparison, Namespace(promote=True, reason="better", champion_version="1")))
+    assert champion(name) == "3"
+
+
+def test_verdict_of_a_gate_that_is_overtaken_later_is_set_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both saw version 1 reign; 3 is settled whole before 2 writes its event, which comes first in their order."""
+    suffixes = iter(("aaaa", "bbbb"))
+    monkeypatch.setattr(history.secrets, "token_hex", lambda size: next(suffixes))
+    original, overtaken = MlflowClient.set_registered_model_tag, []
+    better = cast(Comparison, Namespace(promote=True, reason="better", champion_version="1"))
+
+    def verdicts() -> list[str]:
+        return [MlflowClient().get_model_version(name, version).tags.get("gate", "") for version in "23"]
+
+    def late(self: MlflowClient, *arguments: str) -> None:
+        if not overtaken:
+            overtaken.append(True)
+            settle(name, 3, better)
+            assert verdicts() == ["", "promoted: better"]
+        original(self, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_tag", late)
+    settle(name, 2, better)
+    assert champion(name) == "2"
+    assert verdicts() == ["promoted: better", "not promoted: version 2 became champion after the comparison"]
+
+
 def test_first_registrations_record_one_first_champion(client: MlflowClient) -> None:
     made = next(NAMES)
     for _ in range(VERSIONS):

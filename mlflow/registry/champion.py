@@ -23,6 +23,7 @@ from hounsfield.storage import write_manifest
 
 GATE = "gate"
 """Tag of a version, set when its registration is complete: what became of it."""
+TOO_LATE = "not promoted: version {} became champion after the comparison"
 
 
 def champion_of(name: str) -> ModelVersion | None:
@@ -97,12 +98,17 @@ def settle(name: str, version: int, comparison: Comparison | None) -> None:
     """
     client, outcome = MlflowClient(), "not compared"
     reigning = champion_of(name)
+    promote = False
     if comparison is not None and reigning is not None and int(reigning.version) != version:
-        outcome = f"{'promoted' if comparison.promote else 'not promoted'}: {comparison.reason}"
-        if comparison.promote and str(reigning.version) != comparison.champion_version:
-            outcome = f"not promoted: version {reigning.version} became champion after the comparison"
-        elif comparison.promote and (now := history.move(name, version, history.GATE, comparison.reason)) != version:
-            outcome = f"not promoted: version {now} became champion after the comparison"
+        promote = comparison.promote
+        outcome = f"{'promoted' if promote else 'not promoted'}: {comparison.reason}"
+        compared_with = comparison.champion_version
+        if promote and (now := history.move(name, version, history.GATE, comparison.reason, compared_with)) != version:
+            outcome = TOO_LATE.format(now)
     elif reigning is not None and int(reigning.version) == version:
         outcome = "champion"
-    client.set_model_version_tag(name, str(version), GATE, outcome)
+    history.write(client.set_model_version_tag, name, str(version), GATE, outcome)
+    # The verdict of another gate may have become untrue by this move, as may this one's by another's: whoever writes
+    # last has then seen both.
+    for loser, now in history.overtaken(name, version).items() if promote else ():
+        history.write(client.set_model_version_tag, name, loser, GATE, TOO_LATE.format(now))

@@ -113,8 +113,12 @@ def course(events: Sequence[Event]) -> Course:
     return Course(tuple(champions), frozenset(effective))
 
 
-def move(name: str, version: int, action: str, reason: str) -> int:
+def move(name: str, version: int, action: str, reason: str, compared_with: str = "") -> int:
     """Make `version` champion of the registered model `name` and record it; FIRST, GATE, PROMOTE or ROLLBACK.
+
+    Args:
+        compared_with: of a gate, the champion of its comparison. Where alias or history say that another one reigns,
+            nothing is written: the history may be ahead of the alias, as another writer adds its event first.
 
     Returns:
         The version that is champion now: another than `version` when another writer's move counts more.
@@ -127,6 +131,10 @@ def move(name: str, version: int, action: str, reason: str) -> int:
     client = MlflowClient()
     model = client.get_registered_model(name)
     seen = read_events(model.tags)
+    reigning = course(seen).champion, str(model.aliases.get(CHAMPION, ""))
+    others = [other for other in reigning if other not in ("", compared_with, str(version))]
+    if compared_with and others:
+        return int(others[0])
     if action == FIRST:
         key = FIRST_KEY
     else:
@@ -147,6 +155,15 @@ def move(name: str, version: int, action: str, reason: str) -> int:
         sentence = f"{action}: champion instead of {value['from'] or 'none'}, {value['time']}, {value['who']}: {said}"
         write(client.set_model_version_tag, name, str(version), key, sentence)
     return agree(name)
+
+
+def overtaken(name: str, version: int) -> dict[str, str]:
+    """Of the gates that moved when that of `version` did: those whose move has no effect, with who is champion now."""
+    events = read_events(MlflowClient().get_registered_model(name).tags)
+    line = course(events)
+    gates = [event for event in events if event.action == GATE]
+    seen = {event.after for event in gates if event.to == str(version)}
+    return {event.to: line.champion for event in gates if event.after in seen and event.key not in line.effective}
 
 
 def agree(name: str) -> int:
