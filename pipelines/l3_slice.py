@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 from kfp import dsl
 
+from hounsfield.components.compare_models.config import Config as Compare
 from hounsfield.components.describe import described
 from hounsfield.components.dicom_ingest.config import Config as Ingest
-from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
 from hounsfield.components.plan_ingest.config import Config as Shards
-from hounsfield.components.register_model.component import register_model
 from hounsfield.components.register_model.config import Config as Register
 from hounsfield.components.train_l3.component import train_l3
 from hounsfield.components.train_l3.config import Config as Train
@@ -16,7 +15,7 @@ from hounsfield.components.tune.component import tune
 from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
-from hounsfield.pipelines.parts import inputs_of, slice_set
+from hounsfield.pipelines.parts import converted, inputs_of, judged
 
 
 class Outputs(NamedTuple):
@@ -29,7 +28,7 @@ class Outputs(NamedTuple):
 
 
 @dsl.pipeline(name="l3-slice", display_name="L3 slice: DICOM to registered ResNet")
-@described(Ingest, Shards, Window, Train, Tune, Register)
+@described(Ingest, Shards, Window, Train, Tune, Compare, Register)
 def l3_slice(
     data: str = "",
     cases: str = "",
@@ -76,24 +75,26 @@ def l3_slice(
     trial_hours: float = 24.0,
     keep_experiment: bool = True,
     checkpoints: str = "",
+    policy: str = "newer",
+    margin_slice_error_mm: float = 1.0,
+    margin_detection_rate: float = 0.02,
+    min_patients: int = 10,
+    subgroup_margin: float = 2.0,
+    min_subgroup_patients: int = 10,
+    resamples: int = 10000,
+    bootstrap_seed: int = 0,
     model_name: str = "",
     experiment: str = "",
     tracking_uri: str = "",
     data_version: str = "",
     code_version: str = "",
 ) -> Outputs:
-    """Find the L3 slice: ingest, window, search parameters, train, evaluate on unseen patients, register."""
+    """Find the L3 slice: ingest, window, search, train, evaluate on unseen patients, compare, register."""
     given = dict(locals())
-    slices = given["slices"] = slice_set("l3-slice", given)
+    given["store"], given["slices"] = converted("l3-slice", given)
     training = {name: given[name] for name in Train.model_fields if name in given}
     tuned = tune(training=json_text(**training), task="l3-slice", **inputs_of(tune, given))
     trained = train_l3(tuned=tuned.outputs["Output"], **inputs_of(train_l3, given))
     model = given["model"] = trained.outputs["model"]
-    evaluated = evaluate_pr_ap(slices=slices, model=model, code_version=code_version)
-    registered = register_model(
-        evaluation=evaluated.outputs["evaluation"],
-        kfp_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        **inputs_of(register_model, given),
-    )
-    registered.set_caching_options(False)
-    return Outputs(tuned.outputs["tuning"], model, evaluated.outputs["evaluation"], registered.output)
+    evaluation, registered = judged(given)
+    return Outputs(tuned.outputs["tuning"], model, evaluation, registered)

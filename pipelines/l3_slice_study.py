@@ -19,7 +19,7 @@ from hounsfield.components.tune.component import tune
 from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
-from hounsfield.pipelines.parts import inputs_of, slice_set
+from hounsfield.pipelines.parts import converted, inputs_of
 
 
 class Outputs(NamedTuple):
@@ -83,7 +83,8 @@ def l3_slice_study(
 ) -> Outputs:
     """Compare the search with and without over-sampling and class weight in every fold: the L3 paper's Table 2."""
     given = dict(locals())
-    slices = given["slices"] = slice_set("l3-slice", given)
+    _, slices = converted("l3-slice", given)
+    given["slices"] = slices
     planned = plan_experiment(experiment="l3-slice-study", **inputs_of(plan_experiment, given))
     training = {name: given[name] for name in Train.model_fields if name in given and name != "refit"}
     with dsl.ParallelFor(planned.outputs["Output"]) as run:

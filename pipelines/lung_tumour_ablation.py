@@ -16,7 +16,7 @@ from hounsfield.components.train_unet.component import train_unet
 from hounsfield.components.train_unet.config import Config as Train
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.pipelines.inputs import json_text
-from hounsfield.pipelines.parts import inputs_of, slice_set
+from hounsfield.pipelines.parts import converted, inputs_of
 
 
 class Outputs(NamedTuple):
@@ -72,7 +72,8 @@ def lung_tumour_ablation(
 ) -> Outputs:
     """Compare SegNet, E-Net and U-Net under BL, FL and CL: the paper's Table 1 and Figures 3 and 4 on your patients."""
     given = dict(locals())
-    slices = given["slices"] = slice_set("lung-tumour", given)
+    _, slices = converted("lung-tumour", given)
+    given["slices"] = slices
     training = {name: given[name] for name in Train.model_fields if name in given}
     planned = plan_experiment(
         experiment="lung-tumour-ablation", training=json_text(**training), **inputs_of(plan_experiment, given)

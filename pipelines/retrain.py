@@ -1,16 +1,13 @@
 """Pipeline retrain: keeps a growing dataset up to date and trains a challenger when no registered model saw it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kfp import dsl
 
-from hounsfield.components.compare_models.component import compare_models
 from hounsfield.components.compare_models.config import Config as Compare
 from hounsfield.components.describe import described
-from hounsfield.components.evaluate_pr_ap.component import evaluate_pr_ap
 from hounsfield.components.plan_retraining.component import TRAINING, plan_retraining
 from hounsfield.components.plan_retraining.config import Config as Plan
-from hounsfield.components.register_model.component import register_model
 from hounsfield.components.register_model.config import Config as Register
 from hounsfield.components.train_l3.component import train_l3
 from hounsfield.components.train_unet.component import train_unet
@@ -20,7 +17,7 @@ from hounsfield.components.update_dataset.component import update_dataset
 from hounsfield.components.update_dataset.config import Config as Update
 from hounsfield.components.window_convert.component import window_convert
 from hounsfield.components.window_convert.config import Config as Window
-from hounsfield.pipelines.parts import inputs_of
+from hounsfield.pipelines.parts import inputs_of, judged
 
 
 class Outputs(NamedTuple):
@@ -28,21 +25,6 @@ class Outputs(NamedTuple):
 
     version: str
     decision: str
-
-
-def _judge(model: Any, given: dict[str, Any]) -> None:
-    """Evaluate, compare with the champion on the same test patients, and register."""
-    given = given | {"model": model}
-    evaluated = evaluate_pr_ap(**inputs_of(evaluate_pr_ap, given))
-    given["evaluation"] = evaluated.outputs["evaluation"]
-    compared = compare_models(**inputs_of(compare_models, given))
-    compared.set_caching_options(False)
-    registered = register_model(
-        comparison=compared.outputs["comparison"],
-        kfp_run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        **inputs_of(register_model, given),
-    )
-    registered.set_caching_options(False)
 
 
 @dsl.pipeline(name="retrain", display_name="Retrain when the data has changed")
@@ -85,7 +67,8 @@ def retrain(
     margin_slice_error_mm: float = 1.0,
     margin_detection_rate: float = 0.02,
     min_patients: int = 10,
-    min_subgroup_patients: int = 5,
+    subgroup_margin: float = 2.0,
+    min_subgroup_patients: int = 10,
     resamples: int = 10000,
     bootstrap_seed: int = 0,
     model_name: str = "",
@@ -111,8 +94,8 @@ def retrain(
         of_training = {name: given[name] for name in ("slices", "training", "tuned", "checkpoints", "code_version")}
         with dsl.If(task == "lung-tumour", name="lung-tumour"):
             trained = train_unet(**of_training)
-            _judge(trained.outputs["model"], given)
+            judged(given | {"model": trained.outputs["model"]})
         with dsl.If(task == "l3-slice", name="l3-slice"):
             trained = train_l3(**of_training)
-            _judge(trained.outputs["model"], given)
+            judged(given | {"model": trained.outputs["model"]})
     return Outputs(updated.output, planned.outputs["Output"])

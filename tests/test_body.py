@@ -212,16 +212,18 @@ def test_prediction_takes_the_height_from_the_header(truth: Truth, result: Compo
     assert described == result.to_dict()
     assert described["skeletal_muscle_index_cm2_m2"] == pytest.approx(result.skeletal_muscle_index, abs=0.005)
     assert (tmp_path / "body-composition.png").stat().st_size > 10_000
-    for height in ("", "170"):
+    for height, note in (("", "height is missing"), ("170", "height in the header, 170 m, cannot be")):
         header.PatientSize = height
         described = areas(truth.hu, truth.spacing, header, NAMED, tmp_path)
         assert described["skeletal_muscle_index_cm2_m2"] is None
-        assert "height is missing" in described["notes"][0]
+        assert note in described["notes"][0]
 
 
 def test_prediction_says_why_a_slice_is_not_measured(tmp_path: Path) -> None:
     described = areas(np.zeros((32, 32), np.int16), (1.0, 1.0), Dataset(), NAMED, tmp_path)
     assert "expected integer HU" in described["doubts"][0]
+    assert set(described["areas_cm2"].values()) == set(described["mean_hu"].values()) == {None}
+    assert described["use"] == "research use only"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,10 +17,10 @@ from tiny_models import tiny_model
 
 from hounsfield.components.compare_models.config import Config
 from hounsfield.components.compare_models.measures import by_patient, detection_trial, groups_of
-from hounsfield.components.compare_models.run import check_images
+from hounsfield.components.compare_models.run import IncomparableError, check_images
 from hounsfield.data.model_store import read_card
 from hounsfield.data.series_store import SeriesRow, SeriesStoreWriter
-from hounsfield.data.slice_set import SliceSet
+from hounsfield.data.slice_set import SEGMENTATION, SliceSet
 from hounsfield.errors import ArtifactError, InputError
 from hounsfield.evaluation.bootstrap import (
     FINE_BINS,
@@ -36,7 +36,7 @@ from hounsfield.evaluation.gate import Decision, Measure, Policy, Rules, decide
 from hounsfield.evaluation.gate_page import gate_page
 from hounsfield.windowing import window_for
 
-RULES = Rules("newer", min_patients=10, min_subgroup_patients=5, resamples=2000, seed=0)
+RULES = Rules("newer", min_patients=10, subgroup_margin=1.0, min_subgroup_patients=5, resamples=2000, seed=0)
 PATIENTS = 24
 
 
@@ -247,6 +247,80 @@ def test_subgroup_that_gets_worse_forbids(kind: str, name: str) -> None:
     assert [group.judged for group in small.groups if group.name == name] == [False]
 
 
+def rate_verdict(missed: int, groups: Sequence[dict[str, str]] | None = None) -> Decision:
+    """Of a challenger that misses `missed` patients from the first on, of `PATIENTS` that the champion detects all."""
+    detected = np.ones((2, PATIENTS))
+    detected[0, :missed] = 0
+    ones, old = np.ones(PATIENTS), np.full(PATIENTS, 5.0)
+    measures = [
+        Measure("error", "mean slice error", MeanFigure(np.stack([old - 1, old]), ones), 1.0, False, "mm", 2),
+        Measure("rate", "detection rate", MeanFigure(detected, ones), 0.02, True, rate=True),
+    ]
+    rules = replace(RULES, subgroup_margin=2.0)
+    return decide(measures, [True] * PATIENTS, groups or [{}] * PATIENTS, (1, 1), rules)
+
+
+def test_one_case_of_a_rate_does_not_forbid() -> None:
+    one = rate_verdict(1)
+    assert one.promote
+    weight = "the weight of 1 of 24 cases (0.0417, one case being more than the margin of 0.0200)"
+    assert one.reasons[-1] == f"The detection rate loses no more than {weight}: -0.0417."
+    two = rate_verdict(2)
+    assert not two.promote
+    assert two.reasons[0] == f"Detection rate falls behind by more than {weight}: -0.0833."
+    assert len(rate_verdict(0).reasons) == 2
+    large = Measure("rate", "rate", MeanFigure(np.ones((2, 100)), np.ones(100)), 0.02, True, rate=True)
+    assert large.limit(large.figure).loss == 0.02
+    assert large.limit(large.figure, 2.0).text == "2 margins of 0.0200"
+
+
+@pytest.mark.parametrize(("size", "missed", "worse"), [(14, 2, False), (14, 3, True), (17, 2, False), (17, 3, True)])
+def test_subgroup_may_lose_the_weight_of_so_many_cases(size: int, missed: int, worse: bool) -> None:
+    """The loss of two cases and the limit are the same number up to rounding, which for 14 and 17 would forbid."""
+    groups = [{"manufacturer": "ACME" if place < size else ""} for place in range(PATIENTS)]
+    found = rate_verdict(missed, groups=groups)
+    assert [item.name for item in found.groups[0].worse(found.measures)] == (["rate"] if worse else [])
+    said = f"Among the {size} patients of manufacturer ACME the detection rate falls behind by more than the weight of "
+    assert any(said + f"2 of {size} cases" in sentence for sentence in found.reasons) == worse
+    assert found.unknown == {"manufacturer": PATIENTS - size}
+
+
+@pytest.mark.parametrize(("loss", "margins", "promote"), [(0.03, 2.0, True), (0.03, 1.0, False), (0.05, 2.0, False)])
+def test_subgroup_may_lose_so_many_margins(loss: float, margins: float, promote: bool) -> None:
+    change = np.full(PATIENTS, 0.1)
+    change[:6] = -loss
+    groups = [{"tumour site": "chest-wall" if place < 6 else "other"} for place in range(PATIENTS)]
+    found = verdict(0.0, per_patient=change, groups=groups, subgroup_margin=margins)
+    assert found.promote == promote
+    if margins == 2 and not promote:
+        assert found.reasons[0] == (
+            "Among the 6 patients of tumour site chest-wall the mean Dice falls behind by more than 2 margins of "
+            "0.0200: -0.0500."
+        )
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["A"] * 21 + [""] * 3, "manufacturer unknown: 3 patients, in no group"),
+        (["A"] * 23 + [""], "manufacturer unknown: 1 patient, in no group"),
+        ([""] * 24, "manufacturer unknown: all 24 patients, in no group"),
+        (["A"] * 24, ""),
+    ],
+)
+def test_page_counts_patients_of_unknown_group(names: list[str], sentence: str) -> None:
+    found = verdict(0.03, groups=[{"manufacturer": name} for name in names])
+    page = gate_page("l3-slice", found, RULES, {}, 0.0, [])
+    assert sentence in page
+    assert page.count(" unknown: ") == bool(sentence)
+
+
+def test_page_says_which_sign_is_worse() -> None:
+    page = gate_page("l3-slice", rate_verdict(1), RULES, {}, 0.0, [])
+    for text in ("-1.00 mm, better", "-0.0417, worse", "0.0417 (one case)"):
+        assert text in page, text
+
+
 def test_undefined_headline_is_refused() -> None:
     measure = Measure("dice", "mean Dice", MeanFigure(np.zeros((2, 3)), np.zeros(3)), 0.02, True)
     found = decide([measure], [False] * 3, [{}] * 3, (1, 1), replace(RULES, min_patients=1))
@@ -316,7 +390,7 @@ def test_champion_of_other_images_is_named(tmp_path: Path, task: str, size: int,
         return cast(SliceSet, SimpleNamespace(task=task, shape=(size, size), window=window_for(task, size=size)))
 
     check_images(card, of("lung-tumour", 32), who)
-    with pytest.raises(ArtifactError, match=f"{who}.*{sentence}"):
+    with pytest.raises(IncomparableError, match=f"{who}.*{sentence}"):
         check_images(card, of(task, size), who)
 
 
@@ -327,7 +401,7 @@ def test_groups_of_patients(tmp_path: Path) -> None:
         SimpleNamespace(patient="b", series="s3", spacing_slice=2.5, subgroup=""),
         SimpleNamespace(patient="b", series="s3", spacing_slice=2.5, subgroup=""),
     ]
-    slices = cast(SliceSet, SimpleNamespace(index=index))
+    slices = cast(SliceSet, SimpleNamespace(index=index, task=SEGMENTATION))
     rows = {"a": [0, 1], "b": [2, 3]}
     assert groups_of(slices, rows, None) == [
         {"tumour site": "chest-wall", "slice thickness": "over 3 mm", "manufacturer": ""},

@@ -5,18 +5,21 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from hounsfield.cli.run import run_task
+from hounsfield.cli.submit import cluster_inputs
 from hounsfield.components.tune.config import Config as Tune
 from hounsfield.components.tune.run import training_config
 from hounsfield.errors import HounsfieldError, InputError
 from hounsfield.pipelines.catalog import PIPELINES
 from hounsfield.pipelines.compile import compile_all
-from hounsfield.pipelines.inputs import parse_settings, signature
+from hounsfield.pipelines.inputs import parse_settings, receivers, signature
 from hounsfield.pipelines.local import run_pipeline
 
 COMPONENTS = [
@@ -28,8 +31,6 @@ NOT_IN_CONFIGS = {
     "code_version", "data_version", "checkpoints", "data", "cases", "dataset", "training", "tuned", "plan", "shard",
     "comparison",
 }  # fmt: skip
-OWN_DEFAULTS = {("l3-slice-study", "trials"): 30}
-"""Where a pipeline has another default than its step, for a reason: the study is about the search."""
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {"l3-slice-study": {"trials": 30, "refit": True}}
 """Without a search the arms are one and the same; the final training uses every patient outside of the fold."""
 
@@ -38,6 +39,13 @@ def component(name: str) -> tuple[Any, Any]:
     module = importlib.import_module(f"hounsfield.components.{name}.component")
     config = importlib.import_module(f"hounsfield.components.{name}.config").Config
     return getattr(module, name), config
+
+
+def components_of(pipeline: str) -> list[str]:
+    compiled = PIPELINES[pipeline].pipeline_spec.components
+    used = [part for part in COMPONENTS if f"comp-{part.replace('_', '-')}" in compiled]
+    assert len(used) >= 6
+    return used
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
@@ -70,13 +78,11 @@ def test_component_body_is_thin(name: str) -> None:
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pipeline_defaults_are_the_components(name: str) -> None:
     fields: dict[str, set[Any]] = {}
-    used = [part for part in COMPONENTS if f"comp-{part.replace('_', '-')}" in PIPELINES[name].pipeline_spec.components]
-    assert len(used) >= 6
-    for part in used:
+    for part in components_of(name):
         for key, field in component(part)[1].model_fields.items():
             fields.setdefault(key, set()).add(field.default)
     for key, item in signature(PIPELINES[name]).parameters.items():
-        if key not in NOT_IN_CONFIGS and item.default != OWN_DEFAULTS.get((name, key)):
+        if key not in NOT_IN_CONFIGS:
             assert item.default in fields[key] | {OWN_DEFAULTS.get(name, {}).get(key)}, key
 
 
@@ -93,10 +99,12 @@ def test_compiled_yaml_describes_every_input(tmp_path: Path) -> None:
             assert not executor["container"]["image"].endswith(":latest")
 
 
-def test_compiling_needs_no_torch(tmp_path: Path) -> None:
+def test_compiling_and_checking_settings_need_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from hounsfield.pipelines.compile import compile_all\n"
+        "import sys; from pathlib import Path; from hounsfield.pipelines.compile import PIPELINES, compile_all\n"
+        "from hounsfield.pipelines.inputs import parse_settings\n"
         f"compile_all(Path({str(tmp_path)!r}), {list(PIPELINES)!r})\n"
+        "parse_settings(PIPELINES['retrain'], ['policy=better', 'training={\"alpha\": 0.5}'])\n"
         "heavy = {'torch', 'mlflow', 'lightning', 'SimpleITK', 'pydicom', 'optuna', 'matplotlib'}\n"
         "sys.exit(sorted(heavy & set(sys.modules)) or 0)"
     )
@@ -119,6 +127,92 @@ def test_settings_are_converted_and_checked() -> None:
     ]:
         with pytest.raises(InputError, match=sentence):
             parse_settings(pipeline, [setting])
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_defaults_of_a_pipeline_are_valid_settings(name: str) -> None:
+    defaults = {key: item.default for key, item in signature(PIPELINES[name]).parameters.items()}
+    assert parse_settings(PIPELINES[name], [f"{key}={value}" for key, value in defaults.items()]) == defaults
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_input_of_a_step_is_checked_by_that_step(name: str) -> None:
+    used = {component(part)[1] for part in components_of(name)}
+    for key in signature(PIPELINES[name]).parameters.keys() - NOT_IN_CONFIGS:
+        found = list(receivers(PIPELINES[name], key))
+        assert found, key
+        assert {config for config, _ in found} <= used
+        assert {field for _, field in found} == {key}
+
+
+def refused_by(schema: dict[str, Any]) -> Iterator[Any]:
+    """Values just outside of what a field's JSON schema allows."""
+    step = 1 if schema.get("type") == "integer" else 1e-6
+    outside = {"minimum": -step, "maximum": step, "exclusiveMinimum": 0, "exclusiveMaximum": 0}
+    yield from (schema[bound] + beyond for bound, beyond in outside.items() if bound in schema)
+    if "enum" in schema:
+        yield "unheard-of"
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_values_outside_of_a_fields_schema_are_refused(name: str) -> None:
+    pipeline, seen = PIPELINES[name], set()
+    for part in components_of(name):
+        for key, schema in component(part)[1].model_json_schema()["properties"].items():
+            if key not in signature(pipeline).parameters:
+                continue
+            for value in refused_by(schema):
+                seen.add(key)
+                with pytest.raises(InputError) as refusal:
+                    parse_settings(pipeline, [f"{key}={value}"])
+                assert str(refusal.value).startswith(f"--set {key}={value}: Input should be ")
+    assert len(seen) > 20
+
+
+ACCEPTED = [
+    ("lung-tumour", ["width=0", "size=0", "base_channels=0", "trials=0", "max_prevalence=0", "prior=0", "level=-600"]),
+    ("lung-tumour", ["space=", "objective=", "grid=", "model_name=", "experiment=nightly", "alpha=0", "beta=1"]),
+    ("lung-tumour", ["strategy=greedy", 'grid={"alpha": [0.25, 0.75]}', "split_seed=-1", "tracking_uri=http://mlflow"]),
+    ("l3-slice", ["space=control", "objective=f1", "initial_weights=s3://bucket/weights", "oversampling_rate=0.25"]),
+    ("lung-tumour-ablation", ["architectures=enet", "losses=bl", "parameters=greedy", 'grid={"gamma": [2]}']),
+    ("l3-slice-study", ["folds=2", "arms=control", "trials=0", "refit=false", "series_per_shard=0"]),
+    ("retrain", ["training=", "task=l3-slice", "dataset=lung", "policy=simpler", "margin_slice_error_mm=12.5"]),
+    ("retrain", ["training= ", "trials=0", "margin_dice=0", "resamples=1000"]),
+    ("retrain", ['training={"alpha": 0.5, "epochs": "3"}']),
+    ("retrain", ['training={"l2": 0}', "task=l3-slice"]),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), ACCEPTED)
+def test_special_values_are_accepted(name: str, settings: list[str]) -> None:
+    assert len(parse_settings(PIPELINES[name], settings)) == len(settings)
+
+
+REFUSED = [
+    ("retrain", ["policy=oldest"], "--set policy=oldest: Input should be 'better', 'simpler' or 'newer'"),
+    ("retrain", ["margin-dice=-1"], "--set margin-dice=-1: Input should be greater than or equal to 0"),
+    ("retrain", ["resamples=3"], "--set resamples=3: Input should be greater than or equal to 1000"),
+    ("retrain", ['training={"alpha": 7}'], "--alpha: Input should be less than or equal to 1 (came: 7)"),
+    ("retrain", ['training={"alpha": 0.5}', "task=l3-slice"], "--alpha: Extra inputs are not permitted"),
+    ("retrain", ["training=[]"], "--set training=[]: --training: expected a JSON object"),
+    ("lung-tumour", ["epochs=3", "alpha=7"], "--set alpha=7: Input should be less than or equal to 1"),
+    ("lung-tumour", ["threshold=0"], "--set threshold=0: Input should be greater than 0"),
+    ("l3-slice", ["batch_size=1"], "--set batch_size=1: Input should be greater than or equal to 2"),
+    ("l3-slice-study", ["folds=1"], "--set folds=1: Input should be greater than or equal to 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "settings", "sentence"), REFUSED)
+def test_what_a_step_would_refuse_is_refused_before_anything_runs(
+    name: str, settings: list[str], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as refusal:
+        run_task(name, [str(tmp_path)], None, tmp_path / "out", settings)
+    assert sentence in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError) as refusal:
+        cluster_inputs(name, ["s3://bucket/ct"], "", settings)
+    assert sentence in str(refusal.value)
 
 
 ECHO = """

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import pytest
 from mlflow import MlflowClient
@@ -190,6 +192,54 @@ def test_server_that_refuses_or_hangs_is_one_clear_error(
     with pytest.raises(InputError, match="no MLflow server answers") as refused:
         register(artifacts, f"http://user:secret@127.0.0.1:{hanging}")
     assert "secret" not in str(refused.value)
+    for database in (f"postgresql://user:secret@127.0.0.1:{hanging}/mlflow", f"mysql+pymysql://127.0.0.1:{hanging}/m"):
+        with pytest.raises(InputError, match=rf"no database answers at 127\.0\.0\.1:{hanging}") as refused:
+            register(artifacts, database)
+        assert "secret" not in str(refused.value)
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A server that is healthy, and answers every other request with `status` and `text`; None: not at all."""
+
+    status: ClassVar[int | None] = None
+    text: ClassVar[str] = ""
+
+    def do_GET(self) -> None:
+        if self.path != "/health" and self.status is None:
+            time.sleep(3)
+            return
+        self.send_response(200 if self.path == "/health" else self.status or 200)
+        self.end_headers()
+        self.wfile.write(self.text.encode())
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "sentence"),
+    [
+        (None, "", "no MLflow server answers at"),
+        (500, "{}", r"answers with HTTP 500: see its log"),
+        (401, "who is there?", r"refuses access \(HTTP 401\): set MLFLOW_TRACKING_USERNAME"),
+        (403, "Invalid Host header - possible DNS rebinding attack detected", "MLFLOW_SERVER_ALLOWED_HOSTS"),
+        (404, "<html>not here</html>", r"is no MLflow server \(HTTP 404, no JSON\)"),
+        (200, "<html>a login page</html>", r"is no MLflow server \(HTTP 200, no JSON\)"),
+    ],
+)
+def test_healthy_server_that_is_of_no_use_is_one_clear_error(
+    artifacts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, status: int | None, text: str, sentence: str
+) -> None:
+    monkeypatch.setattr(tracking, "PROBE_SECONDS", 1)
+    monkeypatch.setattr(Answering, "status", status)
+    monkeypatch.setattr(Answering, "text", text)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        started = time.monotonic()
+        with pytest.raises(InputError, match=sentence):
+            register(artifacts, f"http://127.0.0.1:{server.server_port}")
+        assert time.monotonic() - started < 5
+        server.shutdown()
 
 
 def test_database_that_cannot_be_used(artifacts: tuple[Path, Path], tmp_path: Path) -> None:

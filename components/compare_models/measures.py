@@ -85,7 +85,7 @@ def detection_trial(
             Measure("slice_error_mm", "mean slice error", MeanFigure(error, labelled), config.margin_slice_error_mm,
                     higher_is_better=False, unit="mm", digits=2),
             Measure("detection_rate", "detection rate", MeanFigure(detected, labelled), config.margin_detection_rate,
-                    higher_is_better=True),
+                    higher_is_better=True, rate=True),
         ],
         carrying=[bool(count) for count in labelled],
         groups=groups,
@@ -152,8 +152,8 @@ def padded(counts: Sequence[Floats]) -> Floats:
 
 
 def groups_of(slices: SliceSet, rows: dict[str, list[int]], store: Path | None) -> list[dict[str, str]]:
-    """The groups of each patient by kind. Without a store there is no manufacturer, and the distance between the slices
-    stands for their thickness, as it does where DICOM gives none.
+    """The groups of each patient by kind, empty where unknown. Without a store no manufacturer is known, and
+    the distance between the slices stands for their thickness, as it does where DICOM gives none.
 
     Raises:
         ArtifactError: `store` is not complete or lacks a series.
@@ -170,7 +170,7 @@ def groups_of(slices: SliceSet, rows: dict[str, list[int]], store: Path | None) 
         makers = {known[key].manufacturer.strip() for key in items if key in known} - {""}
         found.append(
             {
-                "tumour site": slices.index[own[0]].subgroup,
+                **({"tumour site": slices.index[own[0]].subgroup} if slices.task == SEGMENTATION else {}),
                 "slice thickness": spacing_group(float(np.median(thickness))),
                 "manufacturer": makers.pop() if len(makers) == 1 else "several" if makers else "",
             }

@@ -12,10 +12,14 @@ from hounsfield.data.evaluation import REPORT, read_metrics
 from hounsfield.data.model_store import WEIGHTS, ModelCard, read_card, read_patients
 from hounsfield.data.slice_set import SliceSet
 from hounsfield.data.splits import TEST
-from hounsfield.errors import ArtifactError, InputError
+from hounsfield.errors import ArtifactError
 from hounsfield.evaluation.gate import HEADLINE, Decision, Rules, decide
 from hounsfield.evaluation.metrics import window_text
 from hounsfield.storage import atomic_directory, sha256_bytes
+
+
+class IncomparableError(Exception):
+    """Champion and new model have no unseen patients in common; the message says why and what to change."""
 
 
 def run(
@@ -24,12 +28,14 @@ def run(
     """Compare `model`, whose `evaluation` is of the test patients of `slices`, with the champion in MLflow.
 
     `store`, the series store that the slices are from, gives the slice thickness and the manufacturer of the subgroups.
+    Where the two cannot be compared, the champion stays and the reason says why: it is for other images, was registered
+    without what a comparison needs, or a training saw test patients.
 
     Raises:
-        ArtifactError: an input is not complete or of another slice set, or the champion is for other images.
-        InputError: a training saw test patients, or MLflow cannot be reached or refuses.
+        ArtifactError: an input is not complete or of another slice set.
+        InputError: MLflow cannot be reached or refuses.
     """
-    from hounsfield.registry import champion, tracking
+    from hounsfield.registry import champion, policy, tracking
 
     source = SliceSet(slices)
     card, measured = read_card(model), read_metrics(evaluation)
@@ -42,21 +48,29 @@ def run(
                 f"patients of {slices}"
             )
     test = {item.patient for item in source.index if item.split == TEST}
-    check_unseen(read_patients(model), test, f"the model {model}", source)
     name = config.model_name or card.task
     with atomic_directory(comparison) as directory:
         with tracking.recording(config.tracking_uri), TemporaryDirectory(prefix="hounsfield-champion-") as scratch:
             reigning = champion.champion_of(name)
             old: dict[str, Any] = {}
             decision: Decision | None = None
-            if reigning is not None:
-                folder = champion.fetch(reigning, Path(scratch) / "model")
+            reason = "There is no champion to compare with."
+            if reigning is not None and reigning.tags.get(policy.MODEL_HASH) == weights_hash:
+                reason = "It is the champion itself: the weights are the same."
+            elif reigning is not None:
                 who = f"champion {name} version {reigning.version}"
-                check_images(read_card(folder), source, who)
-                check_unseen(read_patients(folder), test, who, source)
-                old = evaluate(source, folder, directory / CHAMPION)
-                sides = [(model, evaluation), (folder, directory / CHAMPION)]
-                decision = judge(config, source, store, sides, directory / PAGE, f"{name} version {reigning.version}")
+                try:
+                    folder = champion.fetch(reigning, Path(scratch) / "model")
+                    check_images(read_card(folder), source, who)
+                    check_unseen(read_patients(model), test, "the new model", source)
+                    check_unseen(read_patients(folder), test, who, source)
+                except (ArtifactError, IncomparableError) as error:
+                    reason = f"It cannot be compared: {error}."
+                else:
+                    old = evaluate(source, folder, directory / CHAMPION)
+                    sides = [(model, evaluation), (folder, directory / CHAMPION)]
+                    decision = judge(config, source, store, sides, directory / PAGE, who)
+                    reason = decision.reason
         rules = config.model_dump(exclude={"model_name", "tracking_uri"})
         outcome = Comparison(
             task=card.task,
@@ -69,7 +83,7 @@ def run(
             metric=HEADLINE[card.task],
             difference=decision.differences[HEADLINE[card.task]].difference if decision else None,
             promote=decision.promote if decision else False,
-            reason=decision.reason if decision else "There is no champion to compare with.",
+            reason=reason,
             figures={key: asdict(item) for key, item in decision.differences.items()} if decision else {},
             subgroups=subgroups_of(decision) if decision else {},
             rules=rules,
@@ -90,13 +104,14 @@ def judge(
     tried = trial(config, source, store, evaluations)
     cards = [read_card(path) for path in models]
     rules = Rules(
-        config.policy, config.min_patients, config.min_subgroup_patients, config.resamples, config.bootstrap_seed
-    )
+        config.policy, config.min_patients, config.subgroup_margin, config.min_subgroup_patients, config.resamples,
+        config.bootstrap_seed,
+    )  # fmt: skip
     parameters = cards[0].parameter_count, cards[1].parameter_count
     decision = decide(tried.measures, tried.carrying, tried.groups, parameters, rules)
     provenance = [
         ("Challenger", described(cards[0], models[0])),
-        ("Champion", f"{reigning}: {described(cards[1], models[1])}"),
+        ("Champion", f"{reigning.removeprefix('champion ')}: {described(cards[1], models[1])}"),
         ("Test patients", f"{len(tried.carrying)} of slice set {source.manifest['hash']}"),
         ("Dataset", source.dataset_hash),
     ]
@@ -131,7 +146,7 @@ def check_images(card: ModelCard, source: SliceSet, who: str) -> None:
     """Check that the champion is for the images of the slice set, as both models are measured on the same ones.
 
     Raises:
-        ArtifactError: it is for another task, size or window.
+        IncomparableError: it is for another task, size or window.
     """
     own, given = (
         f"{task} on images of {size[0]} x {size[1]} pixels, {window_text(window)}"
@@ -141,23 +156,23 @@ def check_images(card: ModelCard, source: SliceSet, who: str) -> None:
         )
     )
     if own != given:
-        raise ArtifactError(
+        raise IncomparableError(
             f"{who} is for {own}, the new model for {given}: they cannot be measured on the same images, so give the "
             "champion's task, size, width and level, or start a new model_name"
         )
 
 
 def check_unseen(seen: set[str], test: set[str], who: str, source: SliceSet) -> None:
-    """Check that a training saw none of the test patients.
+    """Check that a training saw none of the test patients, neither to fit the network nor to choose its epoch.
 
     Raises:
-        InputError: it saw some.
+        IncomparableError: it saw some.
     """
     if known := seen & test:
         split = source.manifest["split"]
-        raise InputError(
-            f"{who} was trained on {len(known)} of the {len(test)} test patients: a split never moves a patient, so "
-            f"give the split_seed, test_fraction and fixed splits of its training (here seed {split['seed']}, test "
+        raise IncomparableError(
+            f"the training of {who} saw {len(known)} of the {len(test)} test patients: a split never moves a patient, "
+            f"so give the split_seed, test_fraction and fixed splits of its training (here seed {split['seed']}, test "
             f"fraction {split['test']:g}), or start a new model_name"
         )
 
@@ -176,7 +191,7 @@ def evaluate(source: SliceSet, model: Path, evaluation: Path) -> dict[str, Any]:
 
 def announce(name: str, outcome: Comparison, out: Path) -> None:
     """Print the difference and the verdict."""
-    if not outcome.champion_version:
+    if not outcome.figures:
         print(f"{name}: {outcome.reason}", flush=True)
         return
     print(f"the champion's report: {Path(out) / CHAMPION / REPORT}")

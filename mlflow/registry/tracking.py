@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from requests.exceptions import ConnectionError as RequestsConnectionError
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hounsfield.errors import InputError
@@ -25,6 +27,9 @@ SQLITE = "sqlite:///"
 SQLITE_HEADER = b"SQLite format 3\0"
 ARTIFACTS = "/mlflow-artifacts/"
 SERVER_ERROR = re.compile(r"\b5\d\d Server Error|too many 5\d\d error responses")
+PROBE = "/api/2.0/mlflow/registered-models/search"
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+DATABASE = re.compile(rf"({'|'.join(PORTS)})(\+\w+)?://")
 PROBE_SECONDS = 6
 """To connect, and as much again to answer."""
 S3_REFUSAL = re.compile(r"An error occurred \((\w+)\)")
@@ -98,29 +103,62 @@ def resolve(uri: str) -> str:
     """Make a SQLite URI absolute and its folder present; check that a server answers.
 
     Raises:
-        InputError: the file or its folder cannot be written, or the server does not answer.
+        InputError: the file or its folder cannot be written, the server does not answer or is no MLflow.
     """
     if uri.startswith(SQLITE):
         database = Path(uri.removeprefix(SQLITE)).absolute()
         _check_database(database)
         return f"{SQLITE}{database}"
     if uri.startswith(("http://", "https://")):
-        try:
-            answer = http_request(  # type: ignore[no-untyped-call]
-                get_default_host_creds(uri),  # type: ignore[no-untyped-call]
-                "/health",
-                "GET",
-                timeout=PROBE_SECONDS,
-                max_retries=0,
-                raise_on_status=False,
-            )
-        except MlflowException as error:
-            raise InputError(
-                f"no MLflow server answers at {shown(uri)}: start it or change MLFLOW_TRACKING_URI"
-            ) from error
-        if answer.status_code >= 500:
-            raise InputError(f"the MLflow server at {shown(uri)} answers with HTTP {answer.status_code}: see its log")
+        _check_server(uri)
+    elif DATABASE.match(uri):
+        _check_port(uri)
     return uri
+
+
+def _check_server(uri: str) -> None:
+    """By a request that needs its database as well: /health answers without it."""
+    try:
+        answer = http_request(  # type: ignore[no-untyped-call]
+            get_default_host_creds(uri),  # type: ignore[no-untyped-call]
+            PROBE,
+            "GET",
+            params={"max_results": 1},
+            timeout=PROBE_SECONDS,
+            max_retries=0,
+            raise_on_status=False,
+        )
+    except MlflowException as error:
+        raise InputError(f"no MLflow server answers at {shown(uri)}: start it or change MLFLOW_TRACKING_URI") from error
+    if answer.status_code >= 500:
+        raise InputError(f"the MLflow server at {shown(uri)} answers with HTTP {answer.status_code}: see its log")
+    if "Invalid Host header" in answer.text:
+        raise InputError(explain(MlflowException(answer.text), shown(uri)))
+    if answer.status_code in (401, 403):
+        raise InputError(
+            f"the MLflow server at {shown(uri)} refuses access (HTTP {answer.status_code}): set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    try:
+        answer.json()
+    except ValueError as error:
+        raise InputError(
+            f"what answers at {shown(uri)} is no MLflow server (HTTP {answer.status_code}, no JSON): change "
+            "MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def _check_port(uri: str) -> None:
+    """MLflow tries again for minutes where nothing listens."""
+    url = make_url(uri)
+    place = url.host or "localhost", url.port or PORTS[url.get_backend_name()]
+    try:
+        socket.create_connection(place, PROBE_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"no database answers at {place[0]}:{place[1]} ({error.strerror or error}): start it or change "
+            "MLFLOW_TRACKING_URI"
+        ) from error
 
 
 def shown(uri: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hounsfield.evaluation.bootstrap import Difference, Floats
-from hounsfield.evaluation.gate import Decision, Measure, Rules
+from hounsfield.evaluation.gate import Decision, Group, Limit, Measure, Rules
 from hounsfield.evaluation.report import UNDEFINED
 from hounsfield.pages import render
 from hounsfield.plots import BLUE, INK, MUTED, ORANGE, style, svg
@@ -47,42 +47,48 @@ def gate_page(
         tiles=[
             {"name": "verdict", "value": "new champion" if decision.promote else "champion stays"},
             *(
-                {"name": f"{item.title}, difference", "value": _change(item, decision.differences[item.name])}
+                {"name": f"{item.title}, difference", "value": _judged(item, decision.differences[item.name])}
                 for item in decision.measures
             ),
         ],
         reasons=decision.reasons,
         overall={
             "columns": ["figure", "challenger", "champion", "difference", "95 % interval", "margin"],
-            "rows": [_row(by_name[name], found) for name, found in decision.differences.items()],
+            "rows": [_row(by_name[name], found, decision.limits[name]) for name, found in decision.differences.items()],
         },
         method=method,
-        plots=[
-            *({"svg": svg(scatter(name, both)), "caption": _counted(name, both)} for name, both in pairs.items()),
-            {
-                "svg": svg(intervals(decision)),
-                "caption": "Gain over the champion in units of the margin, with its 95 % interval; left of -1 is "
-                "beyond the margin. A margin of 0 is drawn as 1.",
-            },
-        ],
+        plots=[{"svg": svg(scatter(name, both)), "caption": _counted(name, both)} for name, both in pairs.items()],
+        forest={
+            "svg": svg(intervals(decision)),
+            "caption": "Gain over the champion in units of the loss that is put up with, with its 95 % interval. Of "
+            f"all patients that is the margin (of a rate one case at least), of a subgroup {_limits(rules)}. Left of "
+            f"-1 lies beyond it: the end of the interval counts for the {decision.measures[0].title} of all patients, "
+            "the point for the others. A limit of 0 is drawn as 1.",
+        },
         subgroups={
             "columns": ["subgroup", "patients", *(f"{item.title}, difference" for item in decision.measures), "judged"],
+            "marked": [place for place, group in enumerate(decision.groups) if group.worse(decision.measures)],
             "rows": [
                 [
                     f"{group.kind}: {group.name}",
                     group.patients,
                     *(_with_interval(item, group.differences[item.name]) for item in decision.measures),
-                    "yes" if group.judged else "too few patients",
+                    _outcome(decision, group),
                 ]
                 for group in decision.groups
             ],
-            "note": "A judged subgroup forbids the promotion when its difference is worse than the margin, whatever "
-            "its interval.",
+            "note": f"A judged subgroup forbids the promotion when its difference is worse than {_limits(rules)}, "
+            "whatever its interval.",
         },
+        unknown=[
+            f"{kind} unknown: {_patients(count, decision.carrying)}, in no group"
+            for kind, count in decision.unknown.items()
+        ],
         provenance=[
             *provenance,
             ("Policy", rules.policy),
             ("Margins", margins),
+            ("A subgroup may lose", _limits(rules)),
             ("Patients needed", f"{rules.min_patients}, in a subgroup {rules.min_subgroup_patients}"),
         ],
     )
@@ -105,18 +111,22 @@ def scatter(name: str, both: Floats) -> Figure:
 
 
 def intervals(decision: Decision) -> Figure:
-    """The gain in each figure, in units of its margin, of all patients and of the judged subgroups."""
+    """The gain in each figure, in units of its limit, of all patients and of the judged subgroups."""
     lines: list[tuple[str, float, float, float, str]] = []
     for item, colour in zip(decision.measures, (BLUE, ORANGE), strict=True):
-        own = [("all patients", decision.differences[item.name])]
-        own += [(group.name, group.differences[item.name]) for group in decision.groups if group.judged]
-        for name, found in own:
+        own = [("all patients", decision.differences[item.name], decision.limits[item.name])]
+        own += [
+            (f"{group.kind} {group.name}", group.differences[item.name], group.limits[item.name])
+            for group in decision.groups
+            if group.judged
+        ]
+        for name, found, limit in own:
             if found.difference is not None and found.low is not None and found.high is not None:
-                scale = item.margin or 1.0
+                scale = limit.loss or 1.0
                 low, high = sorted((item.gain(found.low) / scale, item.gain(found.high) / scale))
                 lines.append((f"{name}: {item.title}", item.gain(found.difference) / scale, low, high, colour))
     with style():
-        figure = Figure(figsize=(5.2, 1.2 + 0.28 * len(lines)), layout="constrained")
+        figure = Figure(figsize=(9.6, 1.0 + 0.24 * len(lines)), layout="constrained")
         axes = figure.subplots()
         for place, (_, gain, low, high, colour) in enumerate(lines):
             axes.hlines(place, low, high, color=colour, linewidth=1.6)
@@ -124,7 +134,7 @@ def intervals(decision: Decision) -> Figure:
         axes.axvline(0, color=INK, linewidth=1)
         axes.axvline(-1, color=MUTED, linestyle="--", linewidth=1)
         axes.set_yticks(range(len(lines)), [line[0] for line in lines])
-        axes.set(xlabel="Gain / margin", ylim=(len(lines) - 0.5, -0.5), title="Differences")
+        axes.set(xlabel="Gain / loss that is put up with", ylim=(len(lines) - 0.5, -0.5), title="Differences")
     return figure
 
 
@@ -136,6 +146,27 @@ def _change(item: Measure, found: Difference) -> str:
     return UNDEFINED if found.difference is None else item.shown(found.difference)
 
 
+def _judged(item: Measure, found: Difference) -> str:
+    if found.difference is None:
+        return UNDEFINED
+    gain = item.gain(found.difference)
+    return f"{item.shown(found.difference)}, {'better' if gain > 0 else 'worse' if gain < 0 else 'equal'}"
+
+
+def _limits(rules: Rules) -> str:
+    return f"{rules.subgroup_margin:g} margins, of a rate the weight of {rules.subgroup_margin:g} cases at least"
+
+
+def _outcome(decision: Decision, group: Group) -> str:
+    if not group.judged:
+        return "no, too few"
+    return "yes: worse" if group.worse(decision.measures) else "yes: passes"
+
+
+def _patients(count: int, of: int) -> str:
+    return f"all {of} patients" if count == of else f"{count} patient{'s' if count > 1 else ''}"
+
+
 def _interval(item: Measure, found: Difference) -> str:
     if found.low is None or found.high is None:
         return UNDEFINED
@@ -143,13 +174,14 @@ def _interval(item: Measure, found: Difference) -> str:
 
 
 def _with_interval(item: Measure, found: Difference) -> str:
-    return UNDEFINED if found.difference is None else f"{_change(item, found)} ({_interval(item, found)})"
+    return UNDEFINED if found.difference is None else f"{_change(item, found)}\n({_interval(item, found)})"
 
 
-def _row(item: Measure, found: Difference) -> list[Any]:
+def _row(item: Measure, found: Difference, limit: Limit) -> list[Any]:
     better = "higher is better" if item.higher_is_better else "lower is better"
+    margin = _value(item, limit.loss) + (" (one case)" if limit.loss > item.margin else "")
     figures = [_value(item, found.challenger), _value(item, found.champion), _change(item, found)]
-    return [f"{item.title} ({better})", *figures, _interval(item, found), _value(item, item.margin)]
+    return [f"{item.title} ({better})", *figures, _interval(item, found), margin]
 
 
 def _counted(name: str, both: Floats) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
-from hounsfield.body import GREATEST_HEIGHT, LEAST_HEIGHT, composition, overlay
+from hounsfield.body import GREATEST_HEIGHT, LEAST_HEIGHT, TISSUES, Composition, composition, overlay
 from hounsfield.data.series_store import SeriesRow
 from hounsfield.errors import InputError
 from hounsfield.evaluation.decision import decide
@@ -148,16 +148,25 @@ def areas(
         header: of the slice; the patient's height is looked for in it.
     """
     try:
-        height = float(header.get("PatientSize") or 0)
+        given = float(header.get("PatientSize") or 0)
     except (TypeError, ValueError):
-        height = 0.0
+        given = 0.0
+    height = given if LEAST_HEIGHT <= given <= GREATEST_HEIGHT else None
     edges = spacing[0], spacing[1]
     try:
-        result = composition(hu, edges, height if LEAST_HEIGHT <= height <= GREATEST_HEIGHT else None)
+        result = composition(hu, edges, height)
     except InputError as error:
-        return {"doubts": [str(error)]}
-    (out / "body-composition.png").write_bytes(overlay(hu, edges, result, predictor.signature))
-    return result.to_dict()
+        nothing = dict.fromkeys(TISSUES)
+        result = Composition(nothing, {}, [str(error)])
+    else:
+        (out / "body-composition.png").write_bytes(overlay(hu, edges, result, predictor.signature))
+    found = result.to_dict()
+    if given and height is None:
+        found["notes"] = [
+            f"The patient's height in the header, {given:g} m, cannot be (expected {LEAST_HEIGHT} to {GREATEST_HEIGHT} "
+            "m): no skeletal muscle index."
+        ]
+    return found
 
 
 def described(task: str, row: SeriesRow, predictor: Predictor, figures_of_task: dict[str, Any]) -> dict[str, Any]:
