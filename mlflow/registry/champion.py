@@ -110,5 +110,5 @@ def settle(name: str, version: int, comparison: Comparison | None) -> None:
     history.write(client.set_model_version_tag, name, str(version), GATE, outcome)
     # The verdict of another gate may have become untrue by this move, as may this one's by another's: whoever writes
     # last has then seen both.
-    for loser, now in history.overtaken(name, version).items() if promote else ():
-        history.write(client.set_model_version_tag, name, loser, GATE, TOO_LATE.format(now))
+    for loser, winner in history.overtaken(name, version).items() if promote else ():
+        history.write(client.set_model_version_tag, name, loser, GATE, TOO_LATE.format(winner))
