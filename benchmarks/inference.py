@@ -132,7 +132,10 @@ def in_turns(folder: Path, batch: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--folder", str(folder), "--batch", str(batch), "--contender"]
     running = {}
     for name in CONTENDERS:
-        process = subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # A session of its own: a stopped process in ours would have the kernel hang us up when our shell ends.
+        process = subprocess.Popen(
+            [*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise SystemExit(f"{name} did not start")
