@@ -12,6 +12,7 @@ import dicom_factory as factory
 import pytest
 from mlflow import MlflowClient
 from s3_server import ACCESS, BUCKET, SECRET
+from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 
 from hounsfield.cli.run import run_task
@@ -31,7 +32,7 @@ from hounsfield.components.update_dataset.run import run as update
 from hounsfield.components.window_convert.config import Config as Window
 from hounsfield.components.window_convert.run import run as window
 from hounsfield.data.comparison import PAGE, Comparison, read_comparison
-from hounsfield.data.model_store import PATIENTS, read_card
+from hounsfield.data.model_store import PATIENTS, WEIGHTS, read_card
 from hounsfield.data.slice_set import SliceSet
 from hounsfield.data.splits import split_of
 from hounsfield.errors import ArtifactError, HounsfieldError, InputError
@@ -75,8 +76,8 @@ class Cycle:
         self.plan = plan(config, self.dataset, self.version, training, self.out / "store")
         return self.plan.Output
 
-    def train(self, seed: int, split_seed: int = 0) -> None:
-        """Window, train and evaluate."""
+    def train(self, seed: int, split_seed: int = 0, twin: bool = False) -> None:
+        """Window, train and evaluate; a `twin` has other weights with the same answers."""
         window(Window(size=32, split_seed=split_seed, test_fraction=0.4), self.out / "store", self.out / "slices")
         slices = SliceSet(self.out / "slices")
         self.model = tiny_model(self.out, seed=seed)
@@ -86,6 +87,11 @@ class Cycle:
             "parameters": json.loads(self.plan.training) | {"seed": seed},
         }
         write_json(self.model / "card.json", card)
+        if twin:
+            weights = load_file(self.model / WEIGHTS)
+            counters = {name: value + 1 for name, value in weights.items() if name.endswith("num_batches_tracked")}
+            assert counters
+            save_file(weights | counters, self.model / WEIGHTS)
         seen = {name: sorted({slices.index[row].patient for row in slices.rows(name)}) for name in ("train", "val")}
         write_json(self.model / PATIENTS, {"trained_on": seen["train"], "chosen_by": seen["val"]})
         evaluate(Evaluate(), self.out / "slices", self.model, self.out / "evaluation")
@@ -198,7 +204,7 @@ def test_gate_decides_by_the_rules_that_are_given(cycle: Cycle, client: MlflowCl
     cycle.round(seed=1)
     patient(cycle.data, 6)
     cycle.begin()
-    cycle.train(seed=1)
+    cycle.train(seed=1, twin=True)
     rules: dict[str, Any] = {"min_patients": 1, "min_subgroup_patients": 1, "resamples": 1000}
     outcomes = {}
     for asked in ("newer", "better", "simpler"):
@@ -214,7 +220,22 @@ def test_gate_decides_by_the_rules_that_are_given(cycle: Cycle, client: MlflowCl
         own = {name: group for name, group in again.subgroups.items() if name.startswith(kind)}
         assert sum(group["patients"] for group in own.values()) == again.figures["dice"]["patients"]
         assert all(group["judged"] and group["dice"] == 0.0 for group in own.values())
-    assert cycle.register()["version"] == 1
+    assert cycle.register()["version"] == 2
+    assert str(client.get_model_version_by_alias(NAME, "champion").version) == "2"
+
+
+def test_champion_is_not_compared_with_itself(cycle: Cycle, client: MlflowClient) -> None:
+    cycle.begin()
+    assert cycle.round(seed=1)["version"] == 1
+    found = compare(
+        Compare(tracking_uri=cycle.uri),
+        cycle.out / "slices",
+        cycle.model,
+        cycle.out / "evaluation",
+        cycle.out / "again",
+    )
+    assert (found.promote, found.champion_version, found.figures) == (False, "1", {})
+    assert "the weights are the same" in found.reason
 
 
 def test_l3_slice_is_judged_by_slice_error(cycle: Cycle, tmp_path: Path) -> None:
@@ -242,7 +263,10 @@ def test_store_of_other_series_is_refused(cycle: Cycle, client: MlflowClient) ->
     cycle.round(seed=1)
     patient(cycle.folder / "other", 50)
     ingest(Ingest(), [str(cycle.folder / "other")], "", cycle.folder / "fresh")
-    paths = cycle.out / "slices", cycle.model, cycle.out / "evaluation", cycle.out / "x", cycle.folder / "fresh"
+    model = tiny_model(cycle.folder / "second", seed=9)
+    (model / PATIENTS).write_text((cycle.model / PATIENTS).read_text())
+    evaluate(Evaluate(), cycle.out / "slices", model, cycle.out / "second")
+    paths = cycle.out / "slices", model, cycle.out / "second", cycle.out / "x", cycle.folder / "fresh"
     with pytest.raises(ArtifactError, match="lacks series of the slice set"):
         compare(Compare(tracking_uri=cycle.uri), *paths)
     assert not (cycle.out / "x").exists()

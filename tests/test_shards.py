@@ -232,11 +232,11 @@ def test_series_in_two_shards_is_taken_once(data: Path, tmp_path: Path) -> None:
 SHARDED = """
 import sys
 from kfp import dsl, local
-from hounsfield.pipelines.parts import slice_set
+from hounsfield.pipelines.parts import converted
 
 @dsl.pipeline
 def sharded(cases: str = "", series_per_shard: int = 0, size: int = 16, max_prevalence: float = 1.0) -> dsl.Dataset:
-    return slice_set("lung-tumour", locals())
+    return converted("lung-tumour", locals())[1]
 
 cases, root = sys.argv[1:]
 for most in (0, 2):

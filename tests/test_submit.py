@@ -271,9 +271,10 @@ def test_a_used_up_quota_is_named(api: KfpServer) -> None:
 
 
 SCRIPT = """
-import sys
+import signal
 from hounsfield.cli import submit
 from hounsfield.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 submit.POLL_SECONDS = 0.1
 main()
 """
