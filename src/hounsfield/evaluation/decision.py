@@ -1,11 +1,10 @@
 """From the probability of each slice to one slice of the series, and the regression of predicted on true slices."""
 
+import statistics
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-from hounsfield.metrics.counts import ratio
 
 SMOOTHED_SLICES = 3
 """Width of the moving average whose largest value decides where no slice is positive."""
@@ -57,11 +56,13 @@ def smoothed(probability: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 def regression(x: npt.ArrayLike, y: npt.ArrayLike) -> Regression:
-    """Least-squares line y = slope x + intercept and the squared correlation."""
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if a.size < 2 or np.ptp(a) == 0:
+    """Least-squares line y = slope x + intercept and the squared correlation.
+
+    Sums are exact before they are rounded: those of a BLAS depend on the processor.
+    """
+    a, b = np.asarray(x, dtype=np.float64).tolist(), np.asarray(y, dtype=np.float64).tolist()
+    if len(a) < 2 or min(a) == max(a):
         return Regression(None, None, None)
-    da, db = a - a.mean(), b - b.mean()
-    slope = float(da @ db / (da @ da))
-    r2 = ratio(float(da @ db) ** 2, float(da @ da) * float(db @ db))
-    return Regression(slope, float(b.mean() - slope * a.mean()), r2)
+    slope, intercept = statistics.linear_regression(a, b)
+    r2 = None if min(b) == max(b) else statistics.correlation(a, b) ** 2
+    return Regression(slope, intercept, r2)
