@@ -33,8 +33,10 @@ def checks(summary: dict[str, Any]) -> dict[str, bool]:
     proposed = study["arms"]["proposed"]
     errors = [own["slice_error_mean"] for own in proposed["by_seed"].values()]
     for seed, error in zip(proposed["by_seed"], errors, strict=True):
-        text = f"{STUDY}: proposed, seed {seed}: mean error {shown(error)} <= 0.7 slices"
-        found[text] = error is not None and error <= 0.7
+        text = f"{STUDY}: proposed, seed {seed}: mean error {shown(error)} <= 1.0 slices"
+        found[text] = error is not None and error <= 1.0
+        rate = proposed["by_seed"][seed]["detection_rate"]
+        found[f"{STUDY}: proposed, seed {seed}: detection rate {shown(rate)} >= 0.85"] = at_least(rate, 0.85)
     folds = not any(arm["missing"] for arm in study["arms"].values())
     total = summary["seconds"]["total"]
     allowed = SECONDS_A_SEED * summary["seeds"]
