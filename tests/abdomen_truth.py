@@ -18,7 +18,7 @@ from hounsfield.phantom.abdomen import Abdomen
 from hounsfield.phantom.canvas import Canvas
 from hounsfield.phantom.cohort import prepare
 from hounsfield.phantom.scanner import acquire
-from hounsfield.phantom.spine import L3
+from hounsfield.phantom.spine import L3, Bone
 
 TISSUES = ("other", "skin", "subcutaneous", "muscle", "intermuscular", "visceral")
 
@@ -67,10 +67,11 @@ class Truth:
     masks: dict[str, npt.NDArray[np.bool_]]
 
 
-def l3_slice(number: int, seed: int = 0, size: int = 512) -> Truth:
-    """The middle slice of L3 of patient `number` of the cohort `seed`."""
+def l3_slice(number: int, seed: int = 0, size: int = 512, bone: Bone | None = None) -> Truth:
+    """The middle slice of L3 of patient `number` of the cohort `seed`, with bone of another attenuation if given."""
     anatomy, settings = prepare("abdomen", number, seed, size)
     assert isinstance(anatomy, Abdomen)
+    anatomy.spine.bone = bone or anatomy.spine.bone
     z = float(np.mean(anatomy.spine.body_span(L3)))
     settings = replace(settings, slices=1, first_z=z)
     hu = acquire(anatomy, settings, size, np.random.default_rng([seed, number])).hu[0]

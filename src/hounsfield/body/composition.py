@@ -276,7 +276,6 @@ def _judge(
     if _longest(thin & thick) * 360 / len(thin) > 6:
         doubt("The muscles' outline jumps to the skin: a scar, stoma or hernia.", *TISSUES[1:])
     gap = _longest(wall.solid < 0.4) * 360 / len(wall.solid)
-
     if gap > 16:
         doubt(f"The ring of muscle is open over {gap:.0f} degrees.", *TISSUES[1:])
 

@@ -7,6 +7,7 @@ square pixels of `pitch` mm.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,10 @@ _ARCH = 16.0
 """Depth in mm behind the vertebral body within which the inner boundary crosses the spine."""
 _PROMINENCE = 1.0
 """Least height in mm of a peak of the distance to the outside over the neck to the next one: two muscles, not one."""
-_BONE = 165.0
+_BONE = (165.0, 140.0, 120.0, 100.0)
+"""HU above which pixels are taken for bone, the first at which a vertebral body appears: spongy bone fades with age."""
+_CANAL = 55.0
+"""HU above what the spinal canal has and below what spongy bone has."""
 _FAT_COST, _DEPTH_COST = 0.05, 0.008
 """Cost per mm of fat or gas beyond 3 mm, and of any tissue at the front, between the wall's boundaries."""
 
@@ -89,8 +93,8 @@ def find_spine(smooth: Image, body: Mask, pitch: float) -> Spine | None:
     rows, columns = np.nonzero(body)
     top, bottom = rows.min(), rows.max()
     middle = (columns.min() + columns.max()) / 2
-    bone = np.asarray((smooth > _BONE) & body)
-    for gap in (2.0, 5.0):
+    for least, gap in product(_BONE, (2.0, 5.0)):
+        bone = np.asarray((smooth > least) & body)
         filled = np.asarray(ndimage.binary_fill_holes(closed(bone, gap, pitch)))
         labels, _ = ndimage.label(opened(filled, 11.0, pitch))
         pieces = [
@@ -99,10 +103,19 @@ def find_spine(smooth: Image, body: Mask, pitch: float) -> Spine | None:
             if region.area * pitch**2 > 800
             and region.centroid[0] > top + 0.4 * (bottom - top)
             and abs(region.centroid[1] - middle) * pitch < 45
+            and _is_bone(smooth, region, least, pitch)
         ]
         if pieces:
             return _spine(filled, max(pieces, key=lambda region: float(region.area)), pitch)
     return None
+
+
+def _is_bone(smooth: Image, region: Any, least: float, pitch: float) -> bool:
+    """Whether what `least` HU leave out of the front of `region` is spongy bone or little, and not the canal."""
+    front = region.coords[region.coords[:, 0] < region.bbox[0] + 30 / pitch]
+    values = smooth[tuple(front.T)]
+    inside = values[values < least]
+    return len(inside) < 0.2 * len(values) or float(np.median(inside)) > _CANAL
 
 
 def _spine(bone: Mask, piece: Any, pitch: float) -> Spine:
