@@ -1,6 +1,9 @@
 """Stores and slice sets on disk: complete or absent, read back as written."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +120,21 @@ def test_wrong_manifests_are_named(tmp_path: Path, content: str | None, sentence
 def test_json_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"ap": float("nan")})
+
+
+def test_what_a_killed_process_left_behind_blocks_nothing(tmp_path: Path) -> None:
+    """In a container every process may have the same number."""
+    target = tmp_path / "out"
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from hounsfield.storage import atomic_directory\n"
+        "os.getpid = lambda: 1\n"
+        "with atomic_directory(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'manifest.json').write_text('{}')\n"
+        "    if sys.argv[2:]: os.kill(0, signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(target), "kill"], start_new_session=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not target.exists()
+    assert subprocess.run([sys.executable, "-c", script, str(target)]).returncode == 0
+    assert target.is_dir()

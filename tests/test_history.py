@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -146,6 +148,43 @@ def test_settled_promotion_is_recorded_with_its_reason(client: MlflowClient, nam
         "not promoted: version 2 became champion after the comparison",
         "not promoted: Dice is lower.",
     ]
+
+
+def test_verdict_outlives_a_registration_that_is_repeated(client: MlflowClient, name: str) -> None:
+    better = cast(Comparison, Namespace(promote=True, reason="Dice is higher.", champion_version="1"))
+    worse = cast(Comparison, Namespace(promote=False, reason="Dice is lower.", champion_version="1"))
+    itself = cast(
+        Comparison, Namespace(promote=False, reason="These are the champion's weights.", champion_version="2")
+    )
+    settle(name, 3, worse)
+    settle(name, 2, better)
+    for comparison in (itself, better, None):
+        settle(name, 2, comparison)
+    settle(name, 3, None)
+    assert [client.get_model_version(name, version).tags["gate"] for version in "23"] == [
+        "promoted: Dice is higher.",
+        "not promoted: Dice is lower.",
+    ]
+    assert (champion(name), len(events(name))) == ("2", 2)
+
+
+def test_gate_does_not_bring_back_what_was_rolled_back(client: MlflowClient, name: str) -> None:
+    better = cast(Comparison, Namespace(promote=True, reason="Dice is higher.", champion_version="1"))
+    settle(name, 2, better)
+    history.move(name, 1, history.ROLLBACK, "misses small tumours")
+    settle(name, 2, better)
+    assert champion(name) == "1"
+    told = client.get_model_version(name, "2").tags["gate"]
+    assert told.startswith(
+        f"not promoted: it was rolled back to version 1 on {events(name)[-1].time[:10]}; promote it by"
+    )
+    assert told.endswith("Compared: Dice is higher.")
+    settle(name, 3, better)
+    assert champion(name) == "3", "another version is promoted as ever"
+    history.move(name, 2, history.PROMOTE, "looked at again")
+    history.move(name, 4, history.PROMOTE, "better")
+    settle(name, 2, cast(Comparison, Namespace(promote=True, reason="Dice is higher.", champion_version="4")))
+    assert champion(name) == "2", "promoted by hand since, so the rollback no longer counts"
 
 
 def test_settled_promotion_that_comes_too_late(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,19 +402,13 @@ def test_event_that_was_tampered_with(client: MlflowClient, name: str, text: str
 
 
 def test_who_it_was(client: MlflowClient, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KFP_RUN_ID", raising=False)
-    assert history.author(name, 1) == "anna"
+    assert history.author("KFP run kfp-18") == "anna"
     monkeypatch.delenv(history.USER)
-    monkeypatch.setenv("LOGNAME", "berta")
-    assert history.author(name, 1) == "berta"
-
-    def nobody() -> str:
-        raise KeyError("uid not found")
-
-    monkeypatch.setattr("getpass.getuser", nobody)
-    assert history.author(name, 1) == "unknown"
-    run = client.create_run(client.create_experiment(f"of-{name}"), tags={"kfp_run_id": "kfp-17"})
-    made = client.create_model_version(name, "file:///nowhere", run_id=run.info.run_id)
-    assert history.author(name, int(made.version)) == "KFP run kfp-17"
-    monkeypatch.setenv("KFP_RUN_ID", "kfp-18")
-    assert history.author(name, 1) == "KFP run kfp-18"
+    for variable in ("USER", "LOGNAME"):
+        monkeypatch.setenv(variable, "the same in every container")
+    assert history.author("KFP run kfp-18") == pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr("os.getuid", lambda: 3_999_999_999)
+    assert history.author("KFP run kfp-18") == "KFP run kfp-18"
+    assert history.author() == "unknown"
+    settle(name, 2, cast(Comparison, Namespace(promote=True, reason="better", champion_version="1")), "KFP run kfp-18")
+    assert [event.who for event in history.read_events(client.get_registered_model(name).tags)][-1] == "KFP run kfp-18"

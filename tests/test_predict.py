@@ -26,10 +26,8 @@ from predict_networks import (
     scan,
 )
 from pydicom.dataset import FileDataset
-from pydicom.uid import MRImageStorage
 
 from hounsfield import __version__
-from hounsfield.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -236,107 +234,6 @@ def test_no_lesion_gives_a_report_of_none_and_no_segmentation(tmp_path: Path) ->
     assert content.get_volumetric_roi_measurement_groups() == []
     (total,) = content.get_image_measurement_groups()
     assert float(total.get_measurements()[0].value) == 0
-
-
-def test_what_is_done_is_not_done_again_unless_the_model_changed(tmp_path: Path) -> None:
-    factory.write_series(tmp_path / "in", scan())
-    predict(tmp_path / "in", tmp_path / "out")
-    folder, _ = result(tmp_path / "out")
-    before = (folder / "dicom" / "segmentation.dcm").read_bytes()
-    (again,) = predict(tmp_path / "in", tmp_path / "out")
-    assert again.status == "done"
-    assert again.figures["lesions"] == 2
-    assert (folder / "dicom" / "segmentation.dcm").read_bytes() == before
-    (newer,) = predict(tmp_path / "in", tmp_path / "out", version="4")
-    assert newer.status == "predicted"
-    assert result(tmp_path / "out")[1]["provenance"]["model_version"] == "4"
-
-
-def spoil(dataset: FileDataset, k: int) -> None:
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
-    dataset.Modality = "MR"
-
-
-def without_hu(dataset: FileDataset, k: int) -> None:
-    del dataset.RescaleSlope, dataset.RescaleIntercept
-
-
-def cut_short(dataset: FileDataset, k: int) -> None:
-    if k == 4:
-        dataset.PixelData = dataset.PixelData[:100]
-
-
-def without_frame_of_reference(dataset: FileDataset, k: int) -> None:
-    del dataset.FrameOfReferenceUID
-
-
-def impossible_study(dataset: FileDataset, k: int) -> None:
-    dataset.StudyDate = "yesterday"
-
-
-def test_bad_series_are_refused_with_their_reasons_and_the_rest_is_predicted(tmp_path: Path) -> None:
-    data = tmp_path / "in"
-    factory.write_series(data / "deep" / "good", scan())
-    factory.write_series(data / "mr", scan(), change=spoil)
-    factory.write_series(data / "no-hu", scan(), change=without_hu)
-    factory.write_series(data / "three", scan()[:3])
-    factory.write_series(data / "cut", scan(), change=cut_short)
-    factory.write_series(data / "no-frame", scan(), change=without_frame_of_reference)
-    factory.write_series(data / "gap", np.delete(scan(), 5, axis=0), step=None, change=gap)
-    (data / "notes.txt").write_text("seen by Dr. Roentgen")
-    outcomes = predict(data, tmp_path / "out")
-    table = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert [item["series"] for item in table["series"]] == [item.series for item in outcomes]
-    reasons = sorted((item.status, item.reason) for item in outcomes)
-    assert reasons == [
-        ("predicted", ""),
-        ("refused", "missing-slices"),
-        ("refused", "no-identifiers"),
-        ("refused", "not-hu"),
-        ("refused", "too-few-slices"),
-        ("refused", "unreadable"),
-    ]
-    assert all(item.sentence for item in outcomes if item.status == "refused")
-    assert table["files_not_used"]["not-ct"]["files"] == 12
-    assert table["files_not_used"]["not-dicom"]["files"] == 1
-    assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir()]) == 1
-    assert "Roentgen" not in json.dumps(table)
-
-
-def gap(dataset: FileDataset, k: int) -> None:
-    if k >= 5:
-        dataset.ImagePositionPatient = [-40.0, -30.0, 100.0 + 2.5 * (k + 1)]
-
-
-def test_nothing_to_predict_is_one_error_with_the_reasons(tmp_path: Path) -> None:
-    factory.write_series(tmp_path / "in", scan()[:3])
-    with pytest.raises(InputError, match=r"no series was predicted: too-few-slices .1 series: 3 of at least 10 slices"):
-        predict(tmp_path / "in", tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["series"][0]["reason"] == "too-few-slices"
-
-
-def test_headers_that_allow_no_dicom_result_leave_nothing_behind(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    factory.write_series(tmp_path / "in" / "bad", scan(), change=impossible_study)
-    factory.write_series(tmp_path / "in" / "good", scan(), patient="MRN-OTHER")
-    caplog.clear()
-    outcomes = predict(tmp_path / "in", tmp_path / "out")
-    assert sorted((item.status, item.reason) for item in outcomes) == [("failed", "dicom-headers"), ("predicted", "")]
-    assert "yesterday" not in (tmp_path / "out" / "results.json").read_text()
-    assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir()]) == 1
-    said = "".join(capfd.readouterr()) + caplog.text
-    assert "Wilhelmina" not in said
-    assert "yesterday" not in said
-
-
-def test_too_many_lesions_are_no_result(tmp_path: Path) -> None:
-    hu = scan({})
-    hu[::2, ::4, ::4] = BRIGHT_HU
-    factory.write_series(tmp_path / "in", hu)
-    with pytest.raises(InputError, match=r"too-many-lesions .1 series: the network marks 600 separate regions"):
-        predict(tmp_path / "in", tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
 
 
 @pytest.mark.parametrize("name", ["segmentation.dcm", "report.dcm"])

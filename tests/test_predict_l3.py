@@ -46,7 +46,9 @@ def test_the_slice_is_found_and_pointed_at(tmp_path: Path) -> None:
     sources = factory.write_series(tmp_path / "in", abdomen({8: 20, 9: 22, 10: 20, 3: 2}), spacing=(5.0, 1.0, 1.0))
     (outcome,) = predict(tmp_path / "in", tmp_path / "out", "l3-slice", size=32)
     folder, figures = result(tmp_path / "out")
-    assert outcome.figures == {"found": True, "slice": 10, "position_mm": 145.0}
+    number = int(sources[9].InstanceNumber)
+    assert outcome.figures == {"found": True, "slice": 10, "instance_number": number, "position_mm": 145.0}
+    assert figures["instance_number"] == number
     assert (figures["slice"], figures["slices"], figures["found"]) == (10, 14, True)
     assert len(figures["probability"]) == 14
     assert figures["slice_probability"] == figures["probability"][9] == figures["highest_probability"] > 0.99
@@ -55,7 +57,14 @@ def test_the_slice_is_found_and_pointed_at(tmp_path: Path) -> None:
     assert reference.referenced_sop_instance_uid == sources[9].SOPInstanceUID
     assert selection.StudyInstanceUID == sources[9].StudyInstanceUID
     text = leaves(selection)
-    for part in ("slice 10 of 14", "ward l3-slice", DATASET, WEIGHTS_HASH, __version__, "Research use only"):
+    for part in (
+        f"slice 10 of 14, image {number}",
+        "ward l3-slice",
+        DATASET,
+        WEIGHTS_HASH,
+        __version__,
+        "Research use only",
+    ):
         assert part in text
     for name in ("probability.png", "slice.png"):
         with Image.open(folder / name) as picture:
@@ -190,10 +199,12 @@ def test_tumours_by_a_trained_architecture_have_a_result(tmp_path: Path) -> None
 def test_outcomes_are_told_without_identifiers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     factory.write_series(tmp_path / "in" / "Roentgen^Wilhelmina", abdomen({8: 20}))
     factory.write_series(tmp_path / "in" / "short", abdomen({})[:3])
+    (tmp_path / "in" / "Roentgen.txt").write_text("a letter")
     run_predict("l3-slice", str(tmp_path / "in"), str(tiny_model(tmp_path, "l3-slice")), tmp_path / "out", "", 10, 4)
     said = "".join(capfd.readouterr())
     assert "refused  too-few-slices: 3 of at least 10 slices" in said
     assert "1 not predicted (too-few-slices 1)" in said
+    assert "not used: 1 files, not-dicom: the file is neither DICOM nor" in said
     assert not any(secret in said for secret in (factory.PATIENT_ID, "Roentgen", factory.ISSUER))
 
 

@@ -1,21 +1,18 @@
 """Scheduled retraining: when it trains, with what, against whom it is measured, and what a killed run leaves."""
 
-import csv
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dicom_factory as factory
+import mlflow
 import pytest
 from mlflow import MlflowClient
-from s3_server import ACCESS, BUCKET, SECRET
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 
-from hounsfield.cli.run import run_task
 from hounsfield.components.compare_models.config import Config as Compare
 from hounsfield.components.compare_models.run import judge
 from hounsfield.components.compare_models.run import run as compare
@@ -35,8 +32,7 @@ from hounsfield.data.comparison import PAGE, Comparison, read_comparison
 from hounsfield.data.model_store import PATIENTS, WEIGHTS, read_card
 from hounsfield.data.slice_set import SliceSet
 from hounsfield.data.splits import split_of
-from hounsfield.errors import ArtifactError, HounsfieldError, InputError
-from hounsfield.phantom import write_cohort
+from hounsfield.errors import ArtifactError, InputError
 from hounsfield.registry import champion, policy, tracking
 from hounsfield.storage import write_json
 
@@ -359,72 +355,30 @@ def test_champion_that_came_after_the_comparison_stays(cycle: Cycle, client: Mlf
     assert client.get_model_version(NAME, "3").tags[champion.GATE].startswith("not promoted: version 2 became champion")
 
 
+def test_later_verdict_on_the_same_weights_takes_the_place_of_the_first(cycle: Cycle, client: MlflowClient) -> None:
+    cycle.begin()
+    cycle.round(seed=1)
+    patient(cycle.data, 6)
+    cycle.begin()
+    cycle.train(seed=2)
+    refused = cycle.compare(min_patients=1000)
+    assert cycle.register()["aliases"] == ["challenger"]
+    write_json(cycle.out / "comparison" / "comparison.json", refused.model_dump() | {"promote": True, "reason": "Now."})
+    again = cycle.register()
+    assert (again["version"], again["aliases"]) == (2, ["challenger", "champion"])
+    made = client.get_model_version(NAME, "2")
+    run = client.get_run(str(made.run_id))
+    assert made.tags[champion.GATE] == "promoted: Now."
+    assert run.data.tags["verdict"] == "Now."
+    card = mlflow.artifacts.load_text(f"runs:/{made.run_id}/model_card.md")
+    assert "version 1: Now." in card
+    assert "version 1: Now." in made.description
+    assert json.loads(mlflow.artifacts.load_text(f"runs:/{made.run_id}/comparison/comparison.json"))["promote"] is True
+
+
 def test_parameters_that_do_not_fit_are_named(cycle: Cycle) -> None:
     expected = "expected a JSON object"
     for training, sentence in (("{", expected), ("[1]", expected), ('{"epoch": 1}', "--epoch")):
         with pytest.raises(InputError, match=sentence):
             cycle.begin(training)
         assert not cycle.out.exists()
-
-
-TASKS = {
-    "lung-tumour": ("chest", {"base_channels": 4, "depth": 3, "batch_norm": True, "batch_size": 8, "epochs": 1}),
-    "l3-slice": ("abdomen", {"architecture": "resnet18", "epochs": 1}),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("task", "place"), [("lung-tumour", "folder"), ("l3-slice", "s3")])
-def test_pipeline_here(
-    task: str, place: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """First training, a run that stops early, and new patients with a run that is killed on the way."""
-    dataset = str(tmp_path / "dataset")
-    if place == "s3":
-        dataset = f"s3://{BUCKET}/{tmp_path.name}"
-        monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3_endpoint"))
-        for name, value in {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    region, training = TASKS[task]
-    cases = write_cohort(region, tmp_path / "data", 4, 5, 64, 10.0)  # type: ignore[arg-type]
-    with cases.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row, split in zip(rows, ("train", "val", "test", "train"), strict=True):
-        row["split"] = split
-
-    def give(count: int) -> None:
-        with cases.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows[:count])
-
-    def run(**more: str) -> list[str]:
-        settings = {"task": task, "size": "64", "dataset": dataset, "training": json.dumps(training)} | more
-        given = [f"{key}={value}" for key, value in settings.items()]
-        finished, _ = run_task("retrain", [], cases, tmp_path / "out", given)
-        outcome[:] = [finished.outputs["version"], finished.outputs["decision"]]
-        return [step.removesuffix("-2") for step in finished.seconds]
-
-    outcome: list[str] = []
-    train = "train-unet" if task == "lung-tumour" else "train-l3"
-    steps = ["window-convert", "tune", train, "evaluate-pr-ap", "compare-models", "register-model"]
-    give(3)
-    assert run() == ["update-dataset", "plan-retraining", *steps]
-    assert outcome == ["1", "retrain"]
-    assert run() == ["update-dataset", "plan-retraining"]
-    assert outcome == ["1", "current"]
-    assert "nothing to train" in capsys.readouterr().out
-
-    give(4)
-    with pytest.raises(HounsfieldError, match=train):
-        run(training=json.dumps(training | {"learning_rate": 1e30, "precision": "fp32"}))
-    assert train in (steps := run())
-    assert outcome == ["2", "retrain"]
-    with tracking.recording(f"sqlite:///{tmp_path}/out/mlflow.db"):
-        versions = MlflowClient().search_model_versions(f"name='{task}'")
-        compared = MlflowClient().get_run(max(versions, key=lambda item: int(item.version)).run_id).data
-    assert {int(item.version) for item in versions} == {1, 2}
-    assert compared.tags["compared_with"] == "1"
-    assert run() == ["update-dataset", "plan-retraining"]

@@ -48,10 +48,9 @@ def run(
     from hounsfield.registry import champion, logs, packaging, policy, tracking
 
     commit, tested_on = logs.git_commit(), str(manifest.get("dataset_hash", ""))
-    described = cards.markdown(card, measured, evaluation, commit, compared)
-    summary = measured.pop("summary", {})
-    settings = ("model", "window")
-    detailed = {key: value for key, value in measured.items() if key not in settings}
+    summary = measured.get("summary", {})
+    apart = ("model", "window", "summary")
+    detailed = {key: value for key, value in measured.items() if key not in apart}
     figures = logs.flatten(summary | detailed, f"{measured.get('split') or 'test'}_")
     headline = {key: f"{value:.4g}" for key, value in logs.flatten(summary).items()}
     name = config.model_name or card.task
@@ -63,13 +62,16 @@ def run(
         policy.MODEL_HASH: weights_hash,
     }
     tags = origin | {"evaluation_dataset_hash": tested_on}
-    if kfp_run := config.kfp_run_id or os.environ.get("KFP_RUN_ID"):
+    if kfp_run := config.kfp_run_id or os.environ.get("KFP_RUN_ID", ""):
         tags["kfp_run_id"] = kfp_run
+    step = f"KFP run {kfp_run}" if kfp_run else ""
     if commit:
         tags["git_commit"] = origin["git_commit"] = commit
     with tracking.recording(config.tracking_uri) as uri:
         version = policy.find(name, weights_hash, os.environ.get("MLFLOW_RUN_ID", ""))
         known = version is not None
+        commit = version.tags.get("git_commit", "") if version is not None else commit
+        described = cards.markdown(card, measured, evaluation, commit, compared)
         if version is None:
             left_open = f"tags.{policy.MODEL_HASH} = '{weights_hash}' and attributes.status = 'RUNNING'"
             title = f"{name} {card.architecture}"
@@ -84,8 +86,10 @@ def run(
                 version = policy.register(
                     name, f"models:/{model_id}", model_id, run_id, origin | headline, cards.description(described)
                 )
-        policy.assign_aliases(name, int(version.version))
-        champion.settle(name, int(version.version), compared)
+        elif comparison is not None and compared is not None:
+            champion.log_again(version, comparison, compared, described)
+        policy.assign_aliases(name, int(version.version), step)
+        champion.settle(name, int(version.version), compared, step)
         aliases = policy.aliases_of(name, int(version.version))
     outcome = {
         "model_uri": f"models:/{name}/{version.version}",

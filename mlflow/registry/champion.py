@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,7 @@ from hounsfield.data.model_store import CARD, HISTORY, PATIENTS, WEIGHTS, ModelC
 from hounsfield.data.model_store import KIND as MODEL
 from hounsfield.data.model_store import VERSION as MODEL_VERSION
 from hounsfield.errors import ArtifactError
+from hounsfield.evaluation import card as cards
 from hounsfield.registry import history
 from hounsfield.registry.logs import flatten
 from hounsfield.registry.policy import CHAMPION
@@ -23,6 +25,9 @@ from hounsfield.storage import write_manifest
 
 GATE = "gate"
 """Tag of a version, set when its registration is complete: what became of it."""
+ROLLED_BACK = (
+    "not promoted: it was rolled back to version {} on {}; promote it by hand if that no longer counts. Compared: {}"
+)
 TOO_LATE = "not promoted: version {} became champion after the comparison"
 
 
@@ -75,8 +80,7 @@ def fetch(version: ModelVersion, folder: Path, names: tuple[str, ...] = (WEIGHTS
 
 def log_comparison(run_id: str, directory: Path, comparison: Comparison) -> None:
     """Figures of the champion, the differences with the ends of their 95 % intervals, the verdict and its page."""
-    client = MlflowClient()
-    now = client.get_run(run_id).info.start_time
+    client, now = MlflowClient(), int(time.time() * 1000)
     figures = flatten(comparison.champion, "champion_")
     for name, found in comparison.figures.items():
         ends = {"": found["difference"], "_low": found["low"], "_high": found["high"]}
@@ -91,22 +95,42 @@ def log_comparison(run_id: str, directory: Path, comparison: Comparison) -> None
             client.log_artifact(run_id, str(directory / name), "comparison")
 
 
-def settle(name: str, version: int, comparison: Comparison | None) -> None:
+def log_again(version: ModelVersion, directory: Path, comparison: Comparison, card: str) -> None:
+    """Let a later comparison of a registered version take the place of the one before: in its run, and as `card`.
+
+    The champion's comparison with itself says nothing, and changes nothing.
+    """
+    if comparison.champion_version in ("", version.version):
+        return
+    log_comparison(str(version.run_id), directory, comparison)
+    mlflow.log_text(card, cards.MODEL_CARD, run_id=version.run_id)
+    MlflowClient().update_model_version(version.name, version.version, cards.description(card))
+
+
+def settle(name: str, version: int, comparison: Comparison | None, step: str = "") -> None:
     """Move the alias champion to `version` where its comparison says so, and mark the registration as complete.
 
-    A champion that came after the comparison stays.
+    A champion that came after the comparison stays, and the gate does not bring back what a rollback left. Without a
+    comparison to judge by, a verdict from before stays.
+
+    Args:
+        step: what acts, such as a KFP run.
     """
-    client, outcome = MlflowClient(), "not compared"
+    client = MlflowClient()
     reigning = champion_of(name)
+    reigns = reigning is not None and int(reigning.version) == version
+    outcome = client.get_model_version(name, str(version)).tags.get(GATE) or ("champion" if reigns else "not compared")
     promote = False
-    if comparison is not None and reigning is not None and int(reigning.version) != version:
+    another = comparison is not None and comparison.champion_version != str(version)
+    if comparison is not None and another and reigning is not None and not reigns:
         promote = comparison.promote
         outcome = f"{'promoted' if promote else 'not promoted'}: {comparison.reason}"
-        compared_with = comparison.champion_version
-        if promote and (now := history.move(name, version, history.GATE, comparison.reason, compared_with)) != version:
+        if promote and (left := history.left_by_rollback(name, version)) is not None:
+            promote, outcome = False, ROLLED_BACK.format(left.to, left.time[:10], comparison.reason)
+    if promote and comparison is not None:
+        now = history.move(name, version, history.GATE, comparison.reason, comparison.champion_version, step)
+        if now != version:
             outcome = TOO_LATE.format(now)
-    elif reigning is not None and int(reigning.version) == version:
-        outcome = "champion"
     history.write(client.set_model_version_tag, name, str(version), GATE, outcome)
     # The verdict of another gate may have become untrue by this move, as may this one's by another's: whoever writes
     # last has then seen both.

@@ -12,9 +12,9 @@ own last write, the last of them leaves alias and history in agreement, and a wr
 the next. An alias has one holder, so there are never two champions, and between two moves never none.
 """
 
-import getpass
 import json
 import os
+import pwd
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -113,12 +113,13 @@ def course(events: Sequence[Event]) -> Course:
     return Course(tuple(champions), frozenset(effective))
 
 
-def move(name: str, version: int, action: str, reason: str, compared_with: str = "") -> int:
+def move(name: str, version: int, action: str, reason: str, compared_with: str = "", step: str = "") -> int:
     """Make `version` champion of the registered model `name` and record it; FIRST, GATE, PROMOTE or ROLLBACK.
 
     Args:
         compared_with: of a gate, the champion of its comparison. Where alias or history say that another one reigns,
             nothing is written: the history may be ahead of the alias, as another writer adds its event first.
+        step: what acts where no user is known, such as a KFP run.
 
     Returns:
         The version that is champion now: another than `version` when another writer's move counts more.
@@ -144,7 +145,7 @@ def move(name: str, version: int, action: str, reason: str, compared_with: str =
         counted = course(seen).effective
         value = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "who": author(name, version),
+            "who": author(step),
             "action": action,
             "from": str(model.aliases.get(CHAMPION, "")),
             "to": str(version),
@@ -221,24 +222,29 @@ def check_reason(reason: str) -> str:
     return said
 
 
-def author(name: str, version: int) -> str:
-    """HOUNSFIELD_USER, else the user of this process, else the KFP run that registered `version`, else `unknown`."""
+def author(step: str = "") -> str:
+    """HOUNSFIELD_USER, else the user whom this system knows by name, else the `step` that acts, else `unknown`.
+
+    USER and LOGNAME do not count: in images they name nobody.
+    """
     who = " ".join(os.environ.get(USER, "").split())
     if not who:
         try:
-            who = getpass.getuser()
-        except (OSError, KeyError):
-            who = kfp_run(name, version)
+            who = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            who = step
     return who[:200] or "unknown"
 
 
-def kfp_run(name: str, version: int) -> str:
-    """`KFP run ID`, from this step's environment or the run of `version`; empty outside of a pipeline."""
-    run = os.environ.get("KFP_RUN_ID", "")
-    if not run:
-        client = MlflowClient()
-        try:
-            run = client.get_run(client.get_model_version(name, str(version)).run_id or "").data.tags["kfp_run_id"]
-        except (MlflowException, KeyError):
-            return ""
-    return f"KFP run {run}"
+def left_by_rollback(name: str, version: int) -> Event | None:
+    """The rollback that took `version` away from the champions, unless it was made champion by hand since."""
+    events = read_events(MlflowClient().get_registered_model(name).tags)
+    effective, found = course(events).effective, None
+    for event in events:
+        if event.key not in effective:
+            continue
+        if event.action == ROLLBACK and event.before == str(version):
+            found = event
+        elif event.to == str(version):
+            found = None
+    return found

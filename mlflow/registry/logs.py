@@ -80,7 +80,12 @@ def log_figures(run_id: str, model_id: str, figures: dict[str, float]) -> None:
 
 
 def git_commit() -> str:
-    """Commit of the checkout that this code runs from; empty when it is installed elsewhere or git is absent."""
+    """HOUNSFIELD_COMMIT, which images have from their build, else the commit of the checkout that this code runs from.
+
+    Empty when it is installed elsewhere or git is absent.
+    """
+    if said := os.environ.get(BUILT_FROM):
+        return said
     root = Path(hounsfield.__file__).parent
     try:
         for command in (["ls-files", "--error-unmatch", "__init__.py"], ["rev-parse", "HEAD"]):

@@ -37,7 +37,7 @@ def register(
     )
 
 
-def assign_aliases(name: str, version: int) -> None:
+def assign_aliases(name: str, version: int, step: str = "") -> None:
     """Make the newest version the challenger and, when `name` never had a champion, its first version the champion.
 
     The challenger stays when it is `version` or newer.
@@ -57,7 +57,7 @@ def assign_aliases(name: str, version: int) -> None:
     moved = {event.key for event in history.read_events(model.tags)} - {history.FIRST_KEY}
     if CHAMPION not in model.aliases and FIRST_CHAMPION not in model.tags and not moved:
         first = min(numbers(name))
-        history.move(name, first, history.FIRST, "the first version of its name")
+        history.move(name, first, history.FIRST, "the first version of its name", step=step)
         history.write(client.set_registered_model_tag, name, FIRST_CHAMPION, str(first))
 
 

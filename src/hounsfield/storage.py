@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     """
     target = Path(target)
     check_replaceable(target)
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    partial = target.parent / f".{target.name}.partial-{secrets.token_hex(4)}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()

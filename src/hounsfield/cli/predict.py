@@ -1,10 +1,11 @@
 """`hounsfield predict`: a registered model or a model folder on new scans."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hounsfield.dicom.sources import input_files
 from hounsfield.predict.model import USE, Predictor, load_predictor
@@ -33,7 +34,7 @@ def run_predict(
         print(f"model: {predictor.name} version {predictor.version}; {USE}", flush=True)
         with input_files([source], exclude=out) as files:
             outcomes = predict_files(task, files, predictor, out, min_slices, batch_size, any_region)
-    print("\n".join(lines(outcomes)))
+    print("\n".join([*lines(outcomes), *unused(json.loads((out / RESULTS).read_text())["files_not_used"])]))
     print(f"{summary(outcomes)}; table: {out / RESULTS}")
 
 
@@ -59,6 +60,11 @@ def lines(outcomes: Sequence[Outcome]) -> list[str]:
         )
         told.append(f"{item.series}  {item.status}  {figures or f'{item.reason}: {item.sentence}'}")
     return told
+
+
+def unused(reasons: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for every reason for which files belong to no series."""
+    return [f"not used: {item['files']} files, {name}: {item['sentence']}" for name, item in sorted(reasons.items())]
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:

@@ -122,19 +122,30 @@ def l3(
     }
     if index is None:
         return described
-    title = f"L3: slice {index + 1} of {len(volume.hu)}"
+    sources = candidate.headers()
+    at = len(sources) - 1 - index if candidate.turn.flip[0] else index
+    number = instance_number(sources[at])
+    title = f"L3: slice {index + 1} of {len(volume.hu)}{'' if number is None else f', image {number}'}"
     spacing = volume.row.spacing[1:]
     picture = figures.sections([figures.Section(volume.hu[index], title)], spacing, predictor.signature)
     (out / "slice.png").write_bytes(picture)
-    sources = candidate.headers()
-    at = len(sources) - 1 - index if candidate.turn.flip[0] else index
     (out / DICOM).mkdir()
     with objects.objects_of(sources):
         selection = objects.key_slice(sources, sources[at], title, predictor)
         selection.save_as(out / DICOM / KEY_SLICE, enforce_file_format=True)
     described["body_composition"] = areas(volume.hu[index], spacing, sources[at], predictor, out)
     place = {"slice": index + 1, "slices": len(volume.hu), "position_mm": _rounded(volume.positions_mm[index])}
+    if number is not None:
+        place["instance_number"] = number
     return {**described, **place, "slice_probability": _rounded(float(chances[index]))}
+
+
+def instance_number(header: Dataset) -> int | None:
+    """The number by which viewers show an image within its series; None when it is missing or is none."""
+    try:
+        return int(header.InstanceNumber)
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def areas(

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hounsfield.dicom.headers import InputFile
 from hounsfield.dicom.ingest import default_workers
 from hounsfield.dicom.reasons import UnusableError
@@ -23,6 +21,7 @@ from hounsfield.predict.results import UnpredictableError
 from hounsfield.predict.series import Candidate, Found, Refusal, find
 from hounsfield.progress import Progress
 from hounsfield.storage import atomic_directory, read_manifest, sha256_bytes, write_json, write_manifest
+from hounsfield.training.failures import is_out_of_memory
 
 KIND = "prediction"
 VERSION = 1
@@ -91,11 +90,12 @@ def _one(
     progress: Progress,
     pool: Executor,
 ) -> Outcome:
-    target, identity = out / candidate.key, _identity(task, candidate, predictor)
-    earlier = _earlier(target, identity)
-    if earlier is not None and (any_region or earlier.get("region") == CHECKED):
-        return Outcome(candidate.key, DONE, figures=short(earlier))
+    target = out / candidate.key
     try:
+        identity = _identity(task, candidate, predictor)
+        earlier = _earlier(target, identity)
+        if earlier is not None and _suffices(earlier, predictor, any_region):
+            return Outcome(candidate.key, DONE, figures=short(earlier))
         with atomic_directory(target) as directory:
             volume = candidate.read(pool)
             if not any_region:
@@ -115,7 +115,9 @@ def _one(
         return Outcome(candidate.key, FAILED, error.reason, error.sentence)
     except ObjectError as error:
         return Outcome(candidate.key, FAILED, "dicom-headers", str(error))
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         return Outcome(
             candidate.key, FAILED, "out-of-memory", "the memory did not suffice for this series: lower --batch-size"
         )
@@ -130,15 +132,13 @@ def short(described: dict[str, Any]) -> dict[str, Any]:
     """The figures of a `result.json` that stand in the table of all series."""
     if described["task"] == "lung-tumour":
         return dict(described["total"])
-    return {name: described[name] for name in ("found", "slice", "position_mm") if name in described}
+    return {name: described[name] for name in ("found", "slice", "instance_number", "position_mm") if name in described}
 
 
 def _identity(task: str, candidate: Candidate, predictor: Predictor) -> str:
     """Hash of what a result is made of: images by their SOP Instance UIDs and files' sizes, model and code."""
-    sizes = [item.file.path.stat().st_size for item in candidate.series.slices]
-    return sha256_bytes(
-        json.dumps([task, asdict(candidate.row()), sizes, predictor.provenance()], sort_keys=True).encode()
-    )
+    made_of = [task, asdict(candidate.row()), candidate.sizes(), predictor.provenance()]
+    return sha256_bytes(json.dumps(made_of, sort_keys=True).encode())
 
 
 def _earlier(target: Path, identity: str) -> dict[str, Any] | None:
@@ -150,6 +150,12 @@ def _earlier(target: Path, identity: str) -> dict[str, Any] | None:
     except (ArtifactError, OSError, ValueError):
         return None
     return described
+
+
+def _suffices(earlier: dict[str, Any], predictor: Predictor, any_region: bool) -> bool:
+    """Whether an earlier result was made with the checks and the precision that are asked for now."""
+    exact = predictor.precision == "bf16" or str(earlier.get("computed", "")).startswith("fp32")
+    return exact and (any_region or earlier.get("region") == CHECKED)
 
 
 def _refused(item: Refusal) -> Outcome:

@@ -1,7 +1,8 @@
 """Files to CT series that a model can take, and the reason for every other, with the checks and codes of ingest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
 from hounsfield.data.series_store import Rejection, SeriesRow, SeriesStoreWriter
 from hounsfield.dicom.geometry import Orientation
@@ -75,14 +77,36 @@ class Candidate:
         return Volume(hu, self.row(hash_slices(hu, pool), flags), grid.positions_mm())
 
     def headers(self) -> list[Dataset]:
-        """Headers of the source images, without pixels, in the order of `series.slices`."""
-        with discreet():
+        """Headers of the source images, without pixels, in the order of `series.slices`.
+
+        Raises:
+            UnusableError: a file cannot be read any more.
+        """
+        with discreet(), _still_readable():
             return [pydicom.dcmread(item.file.path, stop_before_pixels=True, force=True) for item in self.series.slices]
+
+    def sizes(self) -> list[int]:
+        """Bytes of the files, in the order of `series.slices`.
+
+        Raises:
+            UnusableError: a file is not there any more.
+        """
+        with _still_readable():
+            return [item.file.path.stat().st_size for item in self.series.slices]
 
     def to_source(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """An array on the axes of the series store on those of the files again (slice, row, column)."""
         stored = self.turn.grid(self.series.grid)
         return Orientation.towards(stored.axes, self.series.grid.axes).array(array)
+
+
+@contextmanager
+def _still_readable() -> Iterator[None]:
+    """Name no file, whose path may name the patient."""
+    try:
+        yield
+    except (OSError, InvalidDicomError) as error:
+        raise UnusableError(Reason.UNREADABLE, "a file of the series cannot be read any more") from error
 
 
 @dataclass(frozen=True)

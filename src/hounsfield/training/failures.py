@@ -62,7 +62,7 @@ def memory_errors(batch_size: int, shape: tuple[int, int]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
             f"memory does not suffice for batches of {batch_size} images of {shape[0]}x{shape[1]} with this network "
@@ -70,7 +70,8 @@ def memory_errors(batch_size: int, shape: tuple[int, int]) -> Iterator[None]:
         ) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, a GPU's, or on a CPU torch's, which is a plain RuntimeError."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(words in str(error) for words in _MEMORY_WORDS)
