@@ -24,7 +24,7 @@ papers: $(VENV)/.ready  ## both papers' experiments at a reduced size on synthet
 	@$(BIN)/hounsfield papers
 
 test: $(VENV)/.ready-test  ## the test suite
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.ready-test  ## style, types and architecture, on the installed wheel
 	@.ci/lint $(BIN)

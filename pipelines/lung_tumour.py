@@ -84,7 +84,7 @@ def lung_tumour(
     margin_average_precision: float = 0.02,
     margin_dice: float = 0.02,
     min_patients: int = 10,
-    subgroup_margin: float = 2.0,
+    subgroup_margin: float = 1.0,
     min_subgroup_patients: int = 10,
     resamples: int = 10000,
     bootstrap_seed: int = 0,

@@ -79,7 +79,10 @@ def serving(options: list[str], folder: Path, environment: dict[str, str], bucke
                     return
             finally:
                 process.terminate()
-                process.wait(30)
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
             log.seek(0)
             written = log.read()[-2000:]
     raise RuntimeError(f"the S3 server did not start in {STARTS} attempts; the last wrote: {written}")
@@ -131,7 +134,7 @@ class Proxy:
 
     def __enter__(self) -> "Proxy":
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.began = time.monotonic()
+        self.due = time.monotonic()
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -157,7 +160,7 @@ class Proxy:
                     carried[0] += len(chunk)
                     cut = self.cuts > 0 and carried[0] > self.cut_after
                     self.cuts -= cut
-                    due = self.began + (self.sent + self.received) / self.rate
+                    due = self.due = max(time.monotonic(), self.due) + len(chunk) / self.rate
                 if cut:
                     break
                 time.sleep(max(0.0, due - time.monotonic()))

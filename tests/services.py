@@ -76,7 +76,7 @@ class Services:
 
     def wait(self) -> int:
         """The exit code of the script once it has ended."""
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 def require() -> None:

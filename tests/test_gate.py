@@ -13,7 +13,7 @@ import pytest
 from tiny_models import tiny_model
 
 from hounsfield.components.compare_models.config import Config
-from hounsfield.components.compare_models.measures import by_patient, detection_trial, groups_of
+from hounsfield.components.compare_models.measures import by_patient, detection_trial, groups_of, maker
 from hounsfield.components.compare_models.run import IncomparableError, check_images
 from hounsfield.data.model_store import read_card
 from hounsfield.data.series_store import SeriesRow, SeriesStoreWriter
@@ -276,6 +276,15 @@ def test_champion_of_other_images_is_named(tmp_path: Path, task: str, size: int,
         check_images(card, of(task, size), who)
 
 
+def test_manufacturer_is_one_group_whatever_its_spelling() -> None:
+    for written, expected in {
+        "SIEMENS": "Siemens", "Siemens Healthineers": "Siemens", " siemens ": "Siemens", "GE MEDICAL SYSTEMS": "GE",
+        "Philips Medical Systems": "Philips", "TOSHIBA": "Canon", "Canon Medical Systems": "Canon", "": "",
+        "Acme  Imaging": "ACME IMAGING", "acme imaging": "ACME IMAGING",
+    }.items():  # fmt: skip
+        assert maker(written) == expected
+
+
 def test_groups_of_patients(tmp_path: Path) -> None:
     index = [
         SimpleNamespace(patient="a", series="s1", spacing_slice=5.0, subgroup="chest-wall"),
@@ -291,8 +300,8 @@ def test_groups_of_patients(tmp_path: Path) -> None:
     ]
     (tmp_path / "store").mkdir()
     writer = SeriesStoreWriter(tmp_path / "store")
-    for key, maker, thickness in (("s1", "ACME", 1.5), ("s2", "Other", 1.0), ("s3", "ACME ", None)):
-        row = series_row(key, manufacturer=maker, slice_thickness=thickness)
+    for key, written, thickness in (("s1", "ACME", 1.5), ("s2", "Other", 1.0), ("s3", "ACME ", None)):
+        row = series_row(key, manufacturer=written, slice_thickness=thickness)
         writer.add(row, [0.0, 2.5, 5.0], [0, 0, 0])
     writer.finish()
     assert groups_of(slices, rows, tmp_path / "store") == [

@@ -1,4 +1,4 @@
-"""How often the gate's default settings let equal challengers through and refuse those that fail a subgroup."""
+"""How often the gate lets equal challengers through and refuse those that fail a subgroup."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from hounsfield.evaluation.bootstrap import MeanFigure
 from hounsfield.evaluation.gate import Decision, Measure, Rules, decide
 
 RUNS, GROUP, RESAMPLES = 200, 20, 1000
-DEFAULTS = Config()
+DEFAULTS, WIDER = Config(), Config(subgroup_margin=2.0)
 Bools = npt.NDArray[np.bool_]
 Trial = Callable[[np.random.Generator, int, Bools, float], list[Measure]]
 
@@ -74,23 +74,24 @@ def share(values: list[bool]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("make", "patients", "least"),
+    ("make", "patients", "settings", "least"),
     [
-        (dice_trial(0.05), 40, 0.6),
-        (dice_trial(0.05), 100, 0.92),
-        (dice_trial(0.075), 100, 0.68),
-        (slice_trial, 100, 0.6),
+        (dice_trial(0.05), 40, WIDER, 0.6),
+        (dice_trial(0.05), 100, WIDER, 0.92),
+        (dice_trial(0.05), 100, DEFAULTS, 0.74),
+        (dice_trial(0.075), 100, WIDER, 0.68),
+        (slice_trial, 100, WIDER, 0.6),
     ],
-    ids=["Dice 40", "Dice 100", "Dice, wide, 100", "slice 100"],
+    ids=["Dice 40", "Dice 100", "Dice 100, defaults", "Dice, wide, 100", "slice 100"],
 )
-def test_equal_challenger_mostly_becomes_champion(make: Trial, patients: int, least: float) -> None:
-    assert share([item.promote for item in trials(make, patients, 0)]) >= least
+def test_equal_challenger_mostly_becomes_champion(make: Trial, patients: int, settings: Config, least: float) -> None:
+    assert share([item.promote for item in trials(make, patients, 0, settings)]) >= least
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [dice_trial(0.05), dice_trial(0.1), slice_trial], ids=["Dice", "Dice, wide", "slice"])
 def test_challenger_that_fails_a_subgroup_is_refused(make: Trial) -> None:
     found = trials(make, 100, 3)
-    assert share([not item.promote for item in found]) >= 0.8
+    assert share([not item.promote for item in found]) >= 0.95
     blamed = [any("manufacturer A" in sentence for sentence in item.reasons) for item in found]
-    assert share(blamed) >= 0.7
+    assert share(blamed) >= 0.9

@@ -81,6 +81,8 @@ def violations(text: str) -> list[str]:
             found.append(f"{stage.name} does not run as {USER}:{USER}")
         if any(word == "RUN" for word, _ in lines) or not all(text.startswith("--from=") for text in copied):
             found.append(f"{stage.name} does more than copy from the stages that build")
+        if stage.name in ("cpu", "training") and variables.get("HOUNSFIELD_COMMIT") != "${REVISION}":
+            found.append(f"{stage.name} does not know its commit")
         for name in ("HOME", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
             if not re.match(r"/tmp(/|$)", variables.get(name, "")):
                 found.append(f"{stage.name}: {name} is not below /tmp")

@@ -68,7 +68,7 @@ def patient(folder: Path, number: int, label: int = 0) -> None:
     """A series with a segmentation of the voxels above `label` HU."""
     hu = factory.phantom(seed=number)
     uids = {"series": f"1.2.3.{number}", "frame_of_reference": f"1.2.{number}"}
-    slices = factory.write_series(folder / f"p{number}" / "ct", hu, patient=f"P{number}", **uids)
+    slices = factory.write_series(folder / f"p{number}" / "ct", hu, patient=f"MRN-00471-{number}", **uids)
     factory.write_seg(folder / f"p{number}" / "seg.dcm", slices, {"tumour": hu > label})
 
 
@@ -317,7 +317,9 @@ def test_nothing_identifies_the_patient(tmp_path: Path) -> None:
     for path in (tmp_path / "dataset").rglob("*"):
         if path.is_file():
             content = path.read_bytes()
-            assert not [text for text in ("P1", factory.PATIENT_NAME, "1.2.3.1") if text.encode() in content], path
+            assert not [
+                text for text in ("MRN-00471-1", factory.PATIENT_NAME, "1.2.3.1") if text.encode() in content
+            ], path
 
 
 def test_s3_dataset_is_read_without_its_volumes(s3: Any, tmp_path: Path) -> None:

@@ -73,9 +73,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path, dict[str, st
     return asked
 
 
+@pytest.mark.parametrize(("able", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_summary_has_the_figures_and_settings_of_both(
-    calls: list[tuple[str, Path, dict[str, str]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    calls: list[tuple[str, Path, dict[str, str]]], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, able: bool, precision: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("hounsfield.inference.has_bf16", lambda device: able)
     papers.run_papers(tmp_path, seeds=2)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [pipeline for pipeline, _, _ in calls] == ["lung-tumour-ablation", "l3-slice-study"]
@@ -84,7 +87,7 @@ def test_summary_has_the_figures_and_settings_of_both(
     assert {"chest phantoms", "abdomen phantoms", "total"} < set(summary["seconds"])
     for pipeline, cases, given in calls:
         own = summary[pipeline]
-        assert own["settings"] == papers.SETTINGS[pipeline] | {"seeds": 2}
+        assert own["settings"] == papers.SETTINGS[pipeline] | {"seeds": 2, "precision": precision}
         assert given == {key: str(value) for key, value in own["settings"].items()}
         assert {key: own[key] for key in figures_of(pipeline, 2)} == figures_of(pipeline, 2)
         assert cases.is_file()

@@ -158,9 +158,11 @@ def test_injected_experiment_and_kfp_run(
     injected = client.create_experiment("injected", artifact_location=Path(uri[10:]).with_name("injected").as_uri())
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", injected)
     monkeypatch.setenv("KFP_RUN_ID", "kfp-18")
+    monkeypatch.setenv("HOUNSFIELD_COMMIT", "c0ffee" * 6)
     recorded = client.get_run(register(artifacts, uri, model_name="elsewhere")["run_id"])
     assert recorded.info.experiment_id == injected
     assert recorded.data.tags["kfp_run_id"] == "kfp-18"
+    assert client.get_model_version("elsewhere", "1").tags["git_commit"] == "c0ffee" * 6
 
 
 def test_failed_run_is_marked(

@@ -23,7 +23,7 @@ def compare_models(
     margin_slice_error_mm: float = 1.0,
     margin_detection_rate: float = 0.02,
     min_patients: int = 10,
-    subgroup_margin: float = 2.0,
+    subgroup_margin: float = 1.0,
     min_subgroup_patients: int = 10,
     resamples: int = 10000,
     bootstrap_seed: int = 0,

@@ -11,7 +11,7 @@ class Config(StepConfig):
     """Which champion is compared with, and when it is replaced.
 
     An empty text stands for the default that its description names. Margins are losses that are put up with, of all
-    patients together; a subgroup, being smaller and less certain, may lose `subgroup_margin` of them.
+    patients together; a subgroup may lose `subgroup_margin` of them.
     """
 
     model_name: str = Field("", description="name of the registered model; empty for the task's, such as lung-tumour")
@@ -30,7 +30,7 @@ class Config(StepConfig):
     min_patients: int = Field(
         10, ge=1, description="test patients with a tumour or a labelled L3 slice that a promotion needs at least"
     )
-    subgroup_margin: float = Field(2.0, ge=1, description="how many margins a subgroup may lose")
+    subgroup_margin: float = Field(1.0, ge=1, description="how many margins a subgroup may lose")
     min_subgroup_patients: int = Field(
         10, ge=1, description="such patients that a subgroup needs to be able to forbid a promotion"
     )

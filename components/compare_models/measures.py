@@ -151,6 +151,16 @@ def padded(counts: Sequence[Floats]) -> Floats:
     return np.stack([np.pad(item, ((0, 0), (0, width - item.shape[1]))) for item in counts])
 
 
+MAKERS = {"ge": "GE", "siemens": "Siemens", "philips": "Philips", "canon": "Canon", "toshiba": "Canon"}
+"""By the first word of DICOM's Manufacturer; Toshiba's scanners are Canon's since 2018."""
+
+
+def maker(written: str) -> str:
+    """The manufacturer, whatever its spelling: scanners write SIEMENS, Siemens and Siemens Healthineers."""
+    words = written.split()
+    return MAKERS.get(words[0].casefold(), " ".join(words).upper()) if words else ""
+
+
 def groups_of(slices: SliceSet, rows: dict[str, list[int]], store: Path | None) -> list[dict[str, str]]:
     """The groups of each patient by kind, empty where unknown. Without a store no manufacturer is known, and
     the distance between the slices stands for their thickness, as it does where DICOM gives none.
@@ -167,7 +177,7 @@ def groups_of(slices: SliceSet, rows: dict[str, list[int]], store: Path | None) 
         thickness = [
             (known[key].slice_thickness if key in known else None) or item.spacing_slice for key, item in items.items()
         ]
-        makers = {known[key].manufacturer.strip() for key in items if key in known} - {""}
+        makers = {maker(known[key].manufacturer) for key in items if key in known} - {""}
         found.append(
             {
                 **({"tumour site": slices.index[own[0]].subgroup} if slices.task == SEGMENTATION else {}),

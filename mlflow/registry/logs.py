@@ -1,6 +1,7 @@
 """What a run records: parameters, metrics by epoch, the figures and files of the evaluation, and the data set."""
 
 import math
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from hounsfield.data import evaluation as evaluations
 from hounsfield.data.model_store import CARD, HISTORY, PATIENTS, ModelCard
 
 METRICS_AT_ONCE = 1000
+BUILT_FROM = "HOUNSFIELD_COMMIT"
 RUN_KEYS = {"epoch", "step"}
 
 

@@ -37,7 +37,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "negatives_per_positive": 1.0,
         "augment": True,
         "keep": "last",
-        "precision": "bf16",
         "data_name": "phantoms",
     },
     "l3-slice-study": {
@@ -54,7 +53,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "oversampling_rate": 0.1,
         "augment": True,
         "keep": "last",
-        "precision": "bf16",
         "data_name": "phantoms",
     },
 }
@@ -105,7 +103,12 @@ def run_papers(out: Path, seeds: int = 1, only: str = "") -> None:
 
 def run_experiment(experiment: Experiment, out: Path, seeds: int, seconds: dict[str, float]) -> dict[str, Any]:
     """Figures of an experiment on its phantoms; adds the seconds of its steps to `seconds`."""
-    pipeline, settings = experiment.pipeline, {**SETTINGS[experiment.pipeline], "seeds": seeds}
+    import torch
+
+    from hounsfield.inference import has_bf16
+
+    pipeline, device = experiment.pipeline, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings = {**SETTINGS[pipeline], "seeds": seeds, "precision": "bf16" if has_bf16(device) else "fp32"}
     begin = time.monotonic()
     cases = phantoms(experiment.region, out / "data")
     seconds[f"{experiment.region} phantoms"] = round(time.monotonic() - begin, 1)
