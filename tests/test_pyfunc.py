@@ -125,6 +125,7 @@ def test_a_slice_does_not_depend_on_its_neighbours(
         ((slices() + 1000) / 1400 * 255, "values from 0 to .* came, none from -1024 to 0: rescale"),
         (slices() + 1024, "values from 24 to .* came, none from -1024 to 0: rescale"),
         (np.where(slices() < -900, -2000, slices() + 1024), "values from -2000 to .* came, none from -1024 to 0"),
+        (np.full((1, 32, 32), 30000), "values from 30000 to 30000 came, none from -1024 to 0: rescale"),
         (np.zeros((1, 4, 4), np.uint8), "dtype uint8 came"),
         (slices() < 0, "dtype bool came"),
         (slices().astype(complex), "dtype complex128 came"),

@@ -107,7 +107,7 @@ def check_hu(slices: Any) -> np.ndarray:
     came = f"values from {low:.7g} to {high:.7g} came"
     if low < HU_RANGE[0] or high > HU_RANGE[1]:
         raise refused(came)
-    if low == high:
+    if low == high <= 0:
         return hu
     if max(-low, high) <= SCALED:
         raise refused(f"{came}: do not scale or normalise")

@@ -154,6 +154,8 @@ def _judged(item: Measure, found: Difference) -> str:
 
 
 def _limits(rules: Rules) -> str:
+    if rules.subgroup_margin == 1:
+        return "one margin, of a rate the weight of one case at least"
     return f"{rules.subgroup_margin:g} margins, of a rate the weight of {rules.subgroup_margin:g} cases at least"
 
 
