@@ -33,7 +33,7 @@ EXPECTED = (
 
 
 class ServedModel(PythonModel):
-    """A network with its preprocessing, on the GPU when there is one, in float32."""
+    """A network with its preprocessing, on the GPU when there is one, in float32: loading turns TF32 off there."""
 
     def load_context(self, context: PythonModelContext) -> None:
         card = json.loads(Path(context.artifacts["card"]).read_text())
@@ -41,6 +41,7 @@ class ServedModel(PythonModel):
         self.size: tuple[int, int] = tuple(card["image_size"])
         self.segmentation = card["task"] == "lung-tumour"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.backends.cudnn.allow_tf32 = False
         network = models.build(card["architecture"], **card["architecture_options"])
         network.load_state_dict(load_file(context.artifacts["weights"]))
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
