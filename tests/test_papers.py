@@ -173,7 +173,6 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     ),
     "both arms have every fold": lambda s: s["l3-slice-study"]["arms"]["control"].update(missing=[{"fold": 1}]),
     "no figure is optimistic": lambda s: s["l3-slice-study"].update(optimistic=True),
-    "3600 s < 3600 s": lambda s: s["seconds"].update(total=3600),
     "reports exist": lambda s: s["lung-tumour-ablation"].update(report="/does/not/exist.html"),
     "l3-slice-study is in the summary": lambda s: s.pop("l3-slice-study"),
 }
