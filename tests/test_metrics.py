@@ -64,6 +64,14 @@ def test_decision_is_the_centre_of_the_longest_run(positive, centre):
     assert decision.centre == centre
 
 
+@pytest.mark.parametrize(
+    ("positive", "others"), [("..###....", ()), ("#.#.#..##", (7.5,)), ("##...#...###.....##", (0.5, 5.0, 17.5))]
+)
+def test_other_runs_are_told(positive, others):
+    values = np.array([0.9 if mark == "#" else 0.1 for mark in positive], dtype=np.float32)
+    assert decide(values, 0.5).others == others
+
+
 def test_of_equal_runs_the_surer_one_decides():
     values = np.array([0.6, 0.6, 0.1, 0.1, 0.9, 0.9], dtype=np.float32)
     assert decide(values, 0.5).centre == 4.5

@@ -49,6 +49,7 @@ def test_the_slice_is_found_and_pointed_at(tmp_path: Path) -> None:
     number = int(sources[9].InstanceNumber)
     assert outcome.figures == {"found": True, "slice": 10, "instance_number": number, "position_mm": 145.0}
     assert figures["instance_number"] == number
+    assert figures["other_places"] == []
     assert (figures["slice"], figures["slices"], figures["found"]) == (10, 14, True)
     assert len(figures["probability"]) == 14
     assert figures["slice_probability"] == figures["probability"][9] == figures["highest_probability"] > 0.99
@@ -76,6 +77,13 @@ def test_dciodvfy_finds_no_error(tmp_path: Path) -> None:
     factory.write_series(tmp_path / "in", abdomen({8: 20}), spacing=(5.0, 1.0, 1.0))
     predict(tmp_path / "in", tmp_path / "out", "l3-slice", size=32)
     assert dicom_errors(result(tmp_path / "out")[0] / "dicom" / "key-slice.dcm") == []
+
+
+def test_other_places_that_could_be_meant_are_told(tmp_path: Path) -> None:
+    factory.write_series(tmp_path / "in", abdomen({2: 20, 8: 20, 9: 22, 10: 20, 13: 20}), spacing=(5.0, 1.0, 1.0))
+    (outcome,) = predict(tmp_path / "in", tmp_path / "out", "l3-slice", size=32)
+    assert (outcome.figures["slice"], outcome.figures["other_places"]) == (10, 2)
+    assert result(tmp_path / "out")[1]["other_places"] == [3.0, 14.0]
 
 
 def test_between_two_slices_the_more_probable_one_is_taken(tmp_path: Path) -> None:

@@ -12,10 +12,14 @@ SMOOTHED_SLICES = 3
 
 @dataclass(frozen=True)
 class Decision:
-    """The decided centre as a position in the list of slices (halves are between two), and whether any was positive."""
+    """The decided centre as a position in the list of slices (halves are between two), and whether any was positive.
+
+    `others`: centres of the other runs of positive slices, which a curve with one peak does not have.
+    """
 
     centre: float
     detected: bool
+    others: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ def decide(probability: npt.NDArray[np.float32], threshold: float) -> Decision:
     if positive.size == 0:
         return Decision(float(np.argmax(smoothed(probability))), detected=False)
     runs = np.split(positive, np.flatnonzero(np.diff(positive) > 2) + 1)
-    best = max(runs, key=lambda run: (run[-1] - run[0], probability[run].sum(dtype=np.float64)))
-    return Decision((int(best[0]) + int(best[-1])) / 2, detected=True)
+    centres = [(int(run[0]) + int(run[-1])) / 2 for run in runs]
+    best = max(range(len(runs)), key=lambda k: (runs[k][-1] - runs[k][0], probability[runs[k]].sum(dtype=np.float64)))
+    return Decision(centres[best], detected=True, others=tuple(centres[:best] + centres[best + 1 :]))
 
 
 def smoothed(probability: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

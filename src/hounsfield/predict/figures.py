@@ -66,17 +66,20 @@ def _draw(axes: Axes, item: Section, spacing: Sequence[float], display: tuple[fl
     axes.set_title(item.title)
 
 
-def curve(probability: npt.NDArray[np.float32], threshold: float, found: int | None, footer: str) -> bytes:
+def curve(
+    probability: npt.NDArray[np.float32], threshold: float, found: int | None, footer: str, others: int = 0
+) -> bytes:
     """PNG of the probability of each slice, with the threshold and, where there is one, the slice that was `found`.
 
     Args:
         probability: (slices,) from inferior to superior.
         found: index of the slice.
+        others: how many other places reach the threshold.
     """
     numbers = np.arange(1, len(probability) + 1)
     with plots.style():
         figure = Figure(figsize=(6.4, 3.4))
-        axes = figure.add_axes((0.09, 0.23, 0.88, 0.65))
+        axes = figure.add_axes((0.09, 0.25, 0.88, 0.63))
         axes.plot(numbers, probability, color=plots.BLUE, marker=".", markersize=3, linewidth=1.2)
         axes.axhline(threshold, color=plots.MUTED, linestyle="--", linewidth=0.9, label=f"threshold {threshold:g}")
         if found is not None:
@@ -84,7 +87,9 @@ def curve(probability: npt.NDArray[np.float32], threshold: float, found: int | N
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlabel("slice, from inferior to superior")
         axes.set_ylabel("probability of L3")
-        axes.set_title("L3 not found" if found is None else f"L3 at slice {found + 1} of {len(probability)}")
-        axes.legend(loc="upper right")
+        title = "L3 not found" if found is None else f"L3 at slice {found + 1} of {len(probability)}"
+        doubt = f"; {others} other place{'s reach' if others > 1 else ' reaches'} the threshold" if others else ""
+        axes.set_title(title + doubt)
+        figure.legend(loc="lower left", bbox_to_anchor=(0.07, -0.01), ncols=2)
         figure.text(0.98, 0.015, footer, ha="right", color=plots.MUTED, fontsize=7)
     return plots.png(figure)

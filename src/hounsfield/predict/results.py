@@ -114,7 +114,8 @@ def l3(
     decision = decide(chances, threshold)
     around = int(np.floor(decision.centre)), int(np.ceil(decision.centre))
     index = max(around, key=lambda k: float(chances[k])) if decision.detected else None
-    (out / "probability.png").write_bytes(figures.curve(chances, threshold, index, predictor.signature))
+    picture = figures.curve(chances, threshold, index, predictor.signature, len(decision.others))
+    (out / "probability.png").write_bytes(picture)
     described: dict[str, Any] = {
         "found": index is not None,
         "highest_probability": _rounded(float(chances.max())),
@@ -134,7 +135,9 @@ def l3(
         selection = objects.key_slice(sources, sources[at], title, predictor)
         selection.save_as(out / DICOM / KEY_SLICE, enforce_file_format=True)
     described["body_composition"] = areas(volume.hu[index], spacing, sources[at], predictor, out)
-    place = {"slice": index + 1, "slices": len(volume.hu), "position_mm": _rounded(volume.positions_mm[index])}
+    place: dict[str, Any] = {"slice": index + 1, "slices": len(volume.hu)}
+    place["position_mm"] = _rounded(volume.positions_mm[index])
+    place["other_places"] = [float(centre) + 1 for centre in decision.others]
     if number is not None:
         place["instance_number"] = number
     return {**described, **place, "slice_probability": _rounded(float(chances[index]))}

@@ -132,7 +132,11 @@ def short(described: dict[str, Any]) -> dict[str, Any]:
     """The figures of a `result.json` that stand in the table of all series."""
     if described["task"] == "lung-tumour":
         return dict(described["total"])
-    return {name: described[name] for name in ("found", "slice", "instance_number", "position_mm") if name in described}
+    figures = {
+        name: described[name] for name in ("found", "slice", "instance_number", "position_mm") if name in described
+    }
+    others = len(described.get("other_places", ()))
+    return figures | ({"other_places": others} if others else {})
 
 
 def _identity(task: str, candidate: Candidate, predictor: Predictor) -> str:
