@@ -374,6 +374,9 @@ def test_later_verdict_on_the_same_weights_takes_the_place_of_the_first(cycle: C
     assert "version 1: Now." in card
     assert "version 1: Now." in made.description
     assert json.loads(mlflow.artifacts.load_text(f"runs:/{made.run_id}/comparison/comparison.json"))["promote"] is True
+    client.update_model_version(NAME, "2", "Read by Dr. Roentgen.")
+    cycle.register()
+    assert client.get_model_version(NAME, "2").description == "Read by Dr. Roentgen."
 
 
 def test_parameters_that_do_not_fit_are_named(cycle: Cycle) -> None:

@@ -98,13 +98,15 @@ def log_comparison(run_id: str, directory: Path, comparison: Comparison) -> None
 def log_again(version: ModelVersion, directory: Path, comparison: Comparison, card: str) -> None:
     """Let a later comparison of a registered version take the place of the one before: in its run, and as `card`.
 
-    The champion's comparison with itself says nothing, and changes nothing.
+    The champion's comparison with itself says nothing, and changes nothing. A description that somebody edited stays.
     """
-    if comparison.champion_version in ("", version.version):
+    if comparison.champion_version in ("", str(version.version)):
         return
     log_comparison(str(version.run_id), directory, comparison)
+    before = mlflow.artifacts.load_text(f"runs:/{version.run_id}/{cards.MODEL_CARD}")
     mlflow.log_text(card, cards.MODEL_CARD, run_id=version.run_id)
-    MlflowClient().update_model_version(version.name, version.version, cards.description(card))
+    if version.description == cards.description(before):
+        MlflowClient().update_model_version(version.name, version.version, cards.description(card))
 
 
 def settle(name: str, version: int, comparison: Comparison | None, step: str = "") -> None:
