@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from tiny_models import tiny_evaluation, tiny_model
+
+from hounsfield.registry import tracking
 
 SERVER = Path(__file__).parents[1] / "mlflow" / "server"
 UP, BACKUP = SERVER / "up.py", SERVER / "backup.py"
@@ -144,3 +147,29 @@ def loaded(up: Services, uri: str, place: Path, **environment: str) -> tuple[np.
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["hash"] == "d" * 64
     return np.load(place / "predicted.npy"), said["s3"]
+
+
+def unset_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no setting of MLflow, S3 or KFP in the environment."""
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "AWS_", "KFP_"))]:
+        monkeypatch.delenv(name)
+    for name in tracking.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+
+
+def make(place: Path, task: str = "lung-tumour", seed: int = 7) -> tuple[Path, Path]:
+    """A model and its evaluation."""
+    model = tiny_model(place / f"{task}-{seed}", task, seed=seed)
+    return model, tiny_evaluation(place / f"{task}-{seed}", model)
+
+
+def expected(model: Path) -> np.ndarray:
+    """Probabilities by the training code."""
+    import torch
+
+    from hounsfield.inference import load_network
+    from hounsfield.windowing import Window
+
+    network = load_network(model)
+    images = Window(**network.card.window)(torch.from_numpy(slices()))
+    return network.foreground_logits(images).sigmoid().numpy()

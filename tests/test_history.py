@@ -245,46 +245,6 @@ def test_verdict_of_a_gate_that_is_overtaken_later_is_set_right(name: str, monke
     assert verdicts() == ["promoted: better", "not promoted: version 2 became champion after the comparison"]
 
 
-def test_first_registrations_record_one_first_champion(client: MlflowClient) -> None:
-    made = next(NAMES)
-    for _ in range(VERSIONS):
-        policy.register(made, "file:///nowhere", None, None, {}, "")
-    with ThreadPoolExecutor(VERSIONS) as pool:
-        list(pool.map(lambda version: policy.assign_aliases(made, version), range(1, VERSIONS + 1)))
-    assert [(item.key, item.to) for item in events(made)] == [(history.FIRST_KEY, "1")]
-    assert champion(made) == "1"
-    assert int(client.get_registered_model(made).aliases[policy.CHALLENGER]) == VERSIONS
-
-
-def test_older_version_that_writes_late_leaves_the_newest_challenger(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = next(NAMES)
-    policy.register(made, "file:///nowhere", None, None, {}, "")
-    original, overtaken = MlflowClient.set_registered_model_alias, []
-
-    def late(self: MlflowClient, *arguments: str) -> None:
-        if not overtaken:
-            overtaken.append(True)
-            policy.register(made, "file:///nowhere", None, None, {}, "")
-            policy.assign_aliases(made, 2)
-        original(self, *arguments)
-
-    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", late)
-    policy.assign_aliases(made, 1)
-    aliases = client.get_registered_model(made).aliases
-    assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 2}
-
-
-def test_champion_taken_away_on_purpose_is_not_given_back(client: MlflowClient) -> None:
-    made = next(NAMES)
-    policy.register(made, "file:///nowhere", None, None, {}, "")
-    history.move(made, 1, history.PROMOTE, "by hand, before any registration")
-    client.delete_registered_model_alias(made, policy.CHAMPION)
-    policy.assign_aliases(made, 1)
-    assert policy.CHAMPION not in client.get_registered_model(made).aliases
-
-
 def test_threads_lose_no_event_and_leave_one_champion(name: str) -> None:
     together = Barrier(VERSIONS)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,7 +20,7 @@ from tiny_models import HISTORY, tiny_evaluation, tiny_model
 from hounsfield.components.register_model.config import Config
 from hounsfield.components.register_model.run import run
 from hounsfield.errors import ArtifactError, InputError
-from hounsfield.registry import logs, policy, tracking
+from hounsfield.registry import history, logs, policy, tracking
 
 INJECTED = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "KFP_RUN_ID")
 
@@ -119,6 +120,47 @@ def test_first_registrations_at_the_same_time_agree(client: MlflowClient, order:
         policy.assign_aliases(name, version)
     aliases = client.get_registered_model(name).aliases
     assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 2}
+
+
+def test_first_registrations_record_one_first_champion(client: MlflowClient) -> None:
+    made = "first-at-once"
+    for _ in range(6):
+        policy.register(made, "file:///nowhere", None, None, {}, "")
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda version: policy.assign_aliases(made, version), range(1, 6 + 1)))
+    events = history.read_events(client.get_registered_model(made).tags)
+    assert [(item.key, item.to) for item in events] == [(history.FIRST_KEY, "1")]
+    aliases = client.get_registered_model(made).aliases
+    assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 6}
+
+
+def test_older_version_that_writes_late_leaves_the_newest_challenger(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = "late-writer"
+    policy.register(made, "file:///nowhere", None, None, {}, "")
+    original, overtaken = MlflowClient.set_registered_model_alias, []
+
+    def late(self: MlflowClient, *arguments: str) -> None:
+        if not overtaken:
+            overtaken.append(True)
+            policy.register(made, "file:///nowhere", None, None, {}, "")
+            policy.assign_aliases(made, 2)
+        original(self, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", late)
+    policy.assign_aliases(made, 1)
+    aliases = client.get_registered_model(made).aliases
+    assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 2}
+
+
+def test_champion_taken_away_on_purpose_is_not_given_back(client: MlflowClient) -> None:
+    made = "taken-away"
+    policy.register(made, "file:///nowhere", None, None, {}, "")
+    history.move(made, 1, history.PROMOTE, "by hand, before any registration")
+    client.delete_registered_model_alias(made, policy.CHAMPION)
+    policy.assign_aliases(made, 1)
+    assert policy.CHAMPION not in client.get_registered_model(made).aliases
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "FINISHED"])

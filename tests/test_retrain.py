@@ -72,6 +72,11 @@ class Cycle:
         self.plan = plan(config, self.dataset, self.version, training, self.out / "store")
         return self.plan.Output
 
+    def begin_with(self, number: int) -> str:
+        """Begin when another patient has come."""
+        patient(self.data, number)
+        return self.begin()
+
     def train(self, seed: int, split_seed: int = 0, twin: bool = False) -> None:
         """Window, train and evaluate; a `twin` has other weights with the same answers."""
         window(Window(size=32, split_seed=split_seed, test_fraction=0.4), self.out / "store", self.out / "slices")
@@ -161,8 +166,7 @@ def test_trains_only_what_no_model_has_seen(
 def test_champion_is_measured_on_the_same_patients(cycle: Cycle, client: MlflowClient, better: bool) -> None:
     cycle.begin()
     cycle.round(seed=1)
-    patient(cycle.data, 6)
-    cycle.begin()
+    cycle.begin_with(6)
     cycle.train(seed=2)
     outcome = cycle.compare()
     assert outcome == read_comparison(cycle.out / "comparison")
@@ -198,8 +202,7 @@ def test_champion_is_measured_on_the_same_patients(cycle: Cycle, client: MlflowC
 def test_gate_decides_by_the_rules_that_are_given(cycle: Cycle, client: MlflowClient) -> None:
     cycle.begin()
     cycle.round(seed=1)
-    patient(cycle.data, 6)
-    cycle.begin()
+    cycle.begin_with(6)
     cycle.train(seed=1, twin=True)
     rules: dict[str, Any] = {"min_patients": 1, "min_subgroup_patients": 1, "resamples": 1000}
     outcomes = {}
@@ -272,8 +275,7 @@ def test_champion_of_another_split_stays_and_the_verdict_says_why(cycle: Cycle, 
     cycle.begin()
     cycle.round(seed=1)
     keys = cycle.splits()
-    patient(cycle.data, 6)
-    cycle.begin()
+    cycle.begin_with(6)
     other = next(
         seed for seed in range(1, 50) if {key for key, split in keys.items() if split == "train"}
         & {key for key in keys if split_of(key, seed, 0.15, 0.4) == "test"}
@@ -341,12 +343,10 @@ def test_registration_that_was_killed_is_taken_up(
 def test_champion_that_came_after_the_comparison_stays(cycle: Cycle, client: MlflowClient) -> None:
     cycle.begin()
     cycle.round(seed=1)
-    patient(cycle.data, 6)
-    cycle.begin()
+    cycle.begin_with(6)
     cycle.round(seed=2)
     client.set_registered_model_alias(NAME, "champion", "1")
-    patient(cycle.data, 7)
-    cycle.begin()
+    cycle.begin_with(7)
     cycle.train(seed=3)
     outcome = cycle.compare()
     write_json(cycle.out / "comparison" / "comparison.json", outcome.model_dump() | {"promote": True})
@@ -358,8 +358,7 @@ def test_champion_that_came_after_the_comparison_stays(cycle: Cycle, client: Mlf
 def test_later_verdict_on_the_same_weights_takes_the_place_of_the_first(cycle: Cycle, client: MlflowClient) -> None:
     cycle.begin()
     cycle.round(seed=1)
-    patient(cycle.data, 6)
-    cycle.begin()
+    cycle.begin_with(6)
     cycle.train(seed=2)
     refused = cycle.compare(min_patients=1000)
     assert cycle.register()["aliases"] == ["challenger"]

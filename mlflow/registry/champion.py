@@ -123,16 +123,15 @@ def settle(name: str, version: int, comparison: Comparison | None, step: str = "
     reigns = reigning is not None and int(reigning.version) == version
     outcome = client.get_model_version(name, str(version)).tags.get(GATE) or ("champion" if reigns else "not compared")
     promote = False
-    another = comparison is not None and comparison.champion_version != str(version)
-    if comparison is not None and another and reigning is not None and not reigns:
-        promote = comparison.promote
-        outcome = f"{'promoted' if promote else 'not promoted'}: {comparison.reason}"
-        if promote and (left := history.left_by_rollback(name, version)) is not None:
-            promote, outcome = False, ROLLED_BACK.format(left.to, left.time[:10], comparison.reason)
-    if promote and comparison is not None:
-        now = history.move(name, version, history.GATE, comparison.reason, comparison.champion_version, step)
-        if now != version:
-            outcome = TOO_LATE.format(now)
+    if comparison is not None and comparison.champion_version != str(version) and reigning is not None and not reigns:
+        outcome = f"{'promoted' if comparison.promote else 'not promoted'}: {comparison.reason}"
+        if comparison.promote and (left := history.left_by_rollback(name, version)) is not None:
+            outcome = ROLLED_BACK.format(left.to, left.time[:10], comparison.reason)
+        elif comparison.promote:
+            promote = True
+            now = history.move(name, version, history.GATE, comparison.reason, comparison.champion_version, step)
+            if now != version:
+                outcome = TOO_LATE.format(now)
     history.write(client.set_model_version_tag, name, str(version), GATE, outcome)
     # The verdict of another gate may have become untrue by this move, as may this one's by another's: whoever writes
     # last has then seen both.

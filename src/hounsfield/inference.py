@@ -59,10 +59,15 @@ def load_network(directory: Path) -> Network:
         module.load_state_dict(load_file(Path(directory) / WEIGHTS))
     except (RuntimeError, SafetensorError, OSError) as error:
         raise ArtifactError(f"{directory}/{WEIGHTS} does not fit architecture {card.architecture}: {error}") from error
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     torch.backends.cudnn.allow_tf32 = False
     module.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(module, card, device)
+
+
+def best_device() -> torch.device:
+    """The GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -103,12 +103,10 @@ def run_papers(out: Path, seeds: int = 1, only: str = "") -> None:
 
 def run_experiment(experiment: Experiment, out: Path, seeds: int, seconds: dict[str, float]) -> dict[str, Any]:
     """Figures of an experiment on its phantoms; adds the seconds of its steps to `seconds`."""
-    import torch
+    from hounsfield.inference import best_device, has_bf16
 
-    from hounsfield.inference import has_bf16
-
-    pipeline, device = experiment.pipeline, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = {**SETTINGS[pipeline], "seeds": seeds, "precision": "bf16" if has_bf16(device) else "fp32"}
+    pipeline, precision = experiment.pipeline, "bf16" if has_bf16(best_device()) else "fp32"
+    settings = {**SETTINGS[pipeline], "seeds": seeds, "precision": precision}
     begin = time.monotonic()
     cases = phantoms(experiment.region, out / "data")
     seconds[f"{experiment.region} phantoms"] = round(time.monotonic() - begin, 1)

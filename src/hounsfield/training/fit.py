@@ -17,6 +17,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from hounsfield.data.slice_set import SliceSet
 from hounsfield.errors import OutOfMemory, Preempted, TrainingError
+from hounsfield.inference import best_device
 from hounsfield.losses import BatchLoss
 from hounsfield.storage import write_json
 from hounsfield.training.checkpoints import PRECISION, Checkpoints
@@ -121,7 +122,7 @@ def _precision(
     if remembered.is_file():
         value: Precision = json.loads(remembered.read_text())["precision"]
         return value
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     chosen = faster_precision(network, plan.batch_size, slices.shape, device)
     write_json(remembered, {"precision": chosen})
     kept.keep(PRECISION)
