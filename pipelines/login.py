@@ -14,7 +14,7 @@ from hounsfield.errors import InputError
 
 TOKEN, COOKIE = "HOUNSFIELD_KFP_TOKEN", "HOUNSFIELD_KFP_COOKIE"
 USER, PASSWORD = "HOUNSFIELD_KFP_USER", "HOUNSFIELD_KFP_PASSWORD"
-SECONDS = (5, 30)
+SECONDS = (3, 30)
 """Limits for connecting and for an answer."""
 
 
