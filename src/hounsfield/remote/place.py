@@ -20,7 +20,7 @@ SCHEMES = ("s3", "minio")
 SHA256, FILES_SHA256 = "sha256", "files-sha256"
 """Names in the metadata of an object: of its bytes; of the names and hashes of all files of a manifest's artifact."""
 TRANSFERS = 16
-CONNECT_SECONDS, READ_SECONDS = 5, 60
+CONNECT_SECONDS, READ_SECONDS = 4, 60
 ATTEMPTS = 8
 
 
